@@ -1,0 +1,43 @@
+# A thin front; the work is in tools/, tests/run.py and bench/.
+.PHONY: help build run test bench check fuzz sim format clean
+.DEFAULT_GOAL := help
+
+ARGS ?=
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo '  ARGS="..." is passed on, e.g. make run ARGS="--data /srv/weir", make test ARGS="--only unit"'
+
+build: ## Build the release binary, build/weir
+	@tools/setup build
+	@tools/build release
+
+run: build ## Build and start a broker with its usual ports
+	@exec build/weir serve $(ARGS)
+
+test: ## Build and run every test
+	@tools/setup build test fuzz
+	@python3 tests/run.py $(ARGS)
+
+bench: ## Measure, side by side with other brokers
+	@tools/setup build
+	@bench/run $(ARGS)
+
+check: ## Format, tidy, warnings as errors by gcc and clang, static analysis
+	@tools/setup build test check
+	@tools/check $(ARGS)
+
+fuzz: ## Fuzz every input for a while: make fuzz ARGS="--seconds 600"
+	@tools/setup build fuzz
+	@python3 tests/fuzz/run.py --seconds 300 $(ARGS)
+
+sim: ## Simulate from seeds: make sim ARGS="--seeds 1000000" or ARGS="--seed 42"
+	@tools/setup build test
+	@tests/sim/run $(ARGS)
+
+format: ## Format the C sources in place
+	@tools/setup test
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format-14 -i
+
+clean: ## Remove everything that was built
+	rm -rf build build-dev build-asan build-tsan build-fuzz build-werror build-analyzer
