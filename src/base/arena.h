@@ -13,12 +13,12 @@
 struct arena_chunk;
 
 struct arena {
-    struct arena_chunk *first;  /* kept by arena_reset */
+    struct arena_chunk *first; /* kept by arena_reset */
     struct arena_chunk *last;
-    uint8_t *at, *end;          /* free part of the last chunk */
-    size_t chunk_bytes;         /* least size of a chunk */
-    size_t held_bytes;          /* sum of the sizes of all chunks */
-    size_t limit_bytes;         /* held_bytes never exceeds it */
+    uint8_t *at, *end;  /* free part of the last chunk */
+    size_t chunk_bytes; /* least size of a chunk */
+    size_t held_bytes;  /* sum of the sizes of all chunks */
+    size_t limit_bytes; /* held_bytes never exceeds it */
 };
 
 /* Allocates nothing yet. The limit must be at least chunk_bytes. */

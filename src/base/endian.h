@@ -1,7 +1,8 @@
 #ifndef WEIR_BASE_ENDIAN_H
 #define WEIR_BASE_ENDIAN_H
 
-/* Fixed-width integers at any address, big-endian (wire protocols) and little-endian (our files). */
+/* Fixed-width integers at any address, big-endian (wire protocols) and little-endian (our files).
+ */
 
 #include <stdint.h>
 #include <string.h>
