@@ -17,7 +17,7 @@ struct reader {
 
 static inline struct reader reader_over(struct slice slice)
 {
-    return (struct reader){.at = slice.data, .end = slice.data + slice.len};
+    return (struct reader){.at = slice.data, .end = slice.data ? slice.data + slice.len : NULL};
 }
 
 static inline size_t reader_left(const struct reader *reader)

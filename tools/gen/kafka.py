@@ -3,6 +3,7 @@
 
 kafka.py --list     the outputs, for the build
 kafka.py OUTDIR     writes them
+kafka.py --versions NAME:MIN-MAX of every API, for tests/tools/KafkaVectors.java
 
 The notation is explained in spec/kafka/README.md. Everything is checked here, so that a table that
 was generated can be trusted by the code that walks it.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 SPEC = Path(__file__).resolve().parents[2] / "spec" / "kafka"
 OUTPUTS = [("-", "kafka_api.h"), ("codec", "kafka_api.c"), ("-", "kafka_error.h"),
-           ("codec", "kafka_error.c")]
+           ("codec", "kafka_error.c"), ("-", "kafka_vectors.inc")]
 
 # notation -> (C type, enum, bytes on the wire at least)
 TYPES = {
@@ -437,17 +438,31 @@ const struct kafka_error_info *kafka_error_info(int16_t code)
     return out
 
 
+def vectors(path):
+    """Messages that another implementation wrote, for the tests."""
+    out = [GENERATED]
+    for line in path.read_text().splitlines():
+        api, kind, version, data = line.split()
+        data = "" if data == "-" else data
+        out.append(f'{{KAFKA_{api}, {str(kind == "request").lower()}, {version}, "{data}"}},')
+    return out
+
+
 def main():
     if sys.argv[1:] == ["--list"]:
         for folder, name in OUTPUTS:
             print(folder, name)
         return
-    outdir = Path(sys.argv[1])
     apis = sorted((file_parse(p) for p in SPEC.glob("*.api")), key=lambda a: a.key)
     if len({a.key for a in apis}) != len(apis):
         raise SystemExit("two APIs of one key")
+    if sys.argv[1:] == ["--versions"]:
+        print(*(f"{a.snake.upper()}:{a.version_min}-{a.version_max}" for a in apis))
+        return
+    outdir = Path(sys.argv[1])
     errors = errors_parse(SPEC / "errors.txt")
-    texts = [api_header(apis), api_source(apis), error_header(errors), error_source(errors)]
+    texts = [api_header(apis), api_source(apis), error_header(errors), error_source(errors),
+             vectors(SPEC / "vectors.txt")]
     for (_, name), lines in zip(OUTPUTS, texts):
         (outdir / name).write_text("\n".join(lines) + "\n")
 
