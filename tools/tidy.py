@@ -177,6 +177,15 @@ def rule_no_mutable_globals(files):
                 yield Path(source), 1, f"{name} is a mutable global"
 
 
+def rule_docs_current(files):
+    """docs/configuration.md is what the generator writes"""
+    path = Path("docs/configuration.md")
+    done = subprocess.run([sys.executable, "tools/gen/options.py", "--docs"], cwd=ROOT, check=True,
+                          capture_output=True, text=True)
+    if path not in files or text_of(path) != done.stdout:
+        yield path, 1, f"write it anew: tools/gen/options.py --docs >{path}"
+
+
 def rule_format(files):
     """clang-format has nothing to change"""
     sources = [str(p) for p in files if p.suffix in (".c", ".h")]
