@@ -11,6 +11,8 @@ SIGTERM and asserts exit code 0; a server that ended by itself fails the test wi
 
 WEIR_BIN   the binary (default: build/weir in this work tree)
 WEIR_WRAP  words put before it, e.g. "valgrind --error-exitcode=9"; it gets ten times the time
+WEIR_TMP   where the temporary folders go; the caller removes them (default: the system's place, and
+           they are removed here)
 """
 
 import atexit
@@ -57,7 +59,7 @@ class WeirServer:
         slow = 10.0 if self._wrap else 1.0
         self._start_timeout_s = start_timeout_s * slow
         self._stop_timeout_s = stop_timeout_s * slow
-        self._tmp = pathlib.Path(tempfile.mkdtemp(prefix="weir-test-"))
+        self._tmp = pathlib.Path(tempfile.mkdtemp(prefix="weir-", dir=os.environ.get("WEIR_TMP")))
         self.data = pathlib.Path(data) if data is not None else self._tmp / "data"
         self.log_path = self._tmp / "weir.log"
         self._process = None
@@ -190,8 +192,9 @@ class WeirServer:
             self.clean()
 
     def clean(self):
-        """Removes the temporary folder."""
-        shutil.rmtree(self._tmp, ignore_errors=True)
+        """Removes the temporary folder, unless WEIR_TMP keeps it for whoever looks into a failure."""
+        if not os.environ.get("WEIR_TMP"):
+            shutil.rmtree(self._tmp, ignore_errors=True)
 
     # What it says --------------------------------------------------------------------------------
 
