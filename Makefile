@@ -29,7 +29,7 @@ check: ## Format, tidy, warnings as errors by gcc and clang, static analysis
 
 fuzz: ## Fuzz every input for a while: make fuzz ARGS="--seconds 600"
 	@tools/setup build fuzz
-	@python3 tests/fuzz/run.py --seconds 300 $(ARGS)
+	@tools/fuzz.py --seconds 300 $(ARGS)
 
 sim: ## Simulate from seeds: make sim ARGS="--seeds 1000000" or ARGS="--seed 42"
 	@tools/setup build test
