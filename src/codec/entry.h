@@ -57,4 +57,23 @@ static inline struct entry_head entry_head_get(struct slice entry)
     };
 }
 
+/* Size of an AMQP entry's body in bytes; of any other form, of all behind the head. 0 when malformed. */
+static inline uint32_t entry_body_bytes(struct slice entry)
+{
+    size_t at = ENTRY_HEAD_BYTES;
+    if (entry.len < at)
+        return 0;
+    if (entry.data[16] != ENTRY_AMQP)
+        return (uint32_t)(entry.len - at);
+    for (int i = 0; i < 2; i++) {
+        if (at >= entry.len)
+            return 0;
+        at += 1u + entry.data[at];
+    }
+    if (at + 4 > entry.len)
+        return 0;
+    at += 4u + (size_t)be32_get(entry.data + at);
+    return at > entry.len ? 0 : (uint32_t)(entry.len - at);
+}
+
 #endif

@@ -1,0 +1,166 @@
+/* Encoding and decoding of records; the table is in the header. */
+#include "core/record.h"
+
+#include "base/endian.h"
+#include "codec/entry.h"
+#include "codec/reader.h"
+
+#include <assert.h>
+
+enum { COMMON_BYTES = 8, TARGET_BYTES = 16, RANGE_BYTES = 16 };
+
+size_t record_head_size(const struct record *record)
+{
+    switch (record->type) {
+    case RECORD_APPEND:
+        return COMMON_BYTES + (size_t)record->target_count * TARGET_BYTES;
+    case RECORD_BATCH:
+        return COMMON_BYTES + TARGET_BYTES + 8 + 4;
+    case RECORD_SETTLE:
+    case RECORD_RETURN:
+        return COMMON_BYTES + 16;
+    case RECORD_MOVE:
+        return COMMON_BYTES + 24 + (size_t)record->target_count * TARGET_BYTES;
+    case RECORD_TRIM:
+        return COMMON_BYTES + 16;
+    case RECORD_DROP:
+    case RECORD_PRODUCER_IDS:
+        return COMMON_BYTES + 8;
+    case RECORD_CATALOG:
+    case RECORD_GROUP:
+        return COMMON_BYTES;
+    }
+    assert(!"unknown record type");
+    return 0;
+}
+
+static uint8_t *put_u64(uint8_t *at, uint64_t value)
+{
+    be64_put(at, value);
+    return at + 8;
+}
+
+static uint8_t *put_targets(uint8_t *at, const struct record *record, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        at = put_u64(at, record->targets[i].object);
+        at = put_u64(at, record->targets[i].base);
+    }
+    return at;
+}
+
+uint8_t *record_put_head(uint8_t *at, const struct record *record)
+{
+    assert(record->target_count <= RECORD_TARGETS_MAX);
+    bool has_ranges = record->type == RECORD_SETTLE || record->type == RECORD_RETURN;
+    at[0] = (uint8_t)record->type;
+    at[1] = (uint8_t)record->target_count;
+    be16_put(at + 2, record->type == RECORD_BATCH ? (uint16_t)record->producer_epoch : 0);
+    be32_put(at + 4, has_ranges ? record->range_count : record->type == RECORD_BATCH ? record->count : 0);
+    at += COMMON_BYTES;
+    switch (record->type) {
+    case RECORD_APPEND:
+        return put_targets(at, record, record->target_count);
+    case RECORD_BATCH:
+        at = put_targets(at, record, 1);
+        at = put_u64(at, (uint64_t)record->producer_id);
+        be32_put(at, (uint32_t)record->sequence);
+        return at + 4;
+    case RECORD_SETTLE:
+    case RECORD_RETURN:
+        at = put_u64(at, record->object);
+        return put_u64(at, record->body_bytes);
+    case RECORD_MOVE:
+        at = put_u64(at, record->object);
+        at = put_u64(at, record->offset);
+        at = put_u64(at, record->body_bytes);
+        return put_targets(at, record, record->target_count);
+    case RECORD_TRIM:
+        at = put_u64(at, record->object);
+        return put_u64(at, record->offset);
+    case RECORD_DROP:
+    case RECORD_PRODUCER_IDS:
+        return put_u64(at, record->object);
+    case RECORD_CATALOG:
+    case RECORD_GROUP:
+        return at;
+    }
+    return at;
+}
+
+void record_put_range(uint8_t *ranges, uint32_t i, struct offset_range range)
+{
+    be64_put(ranges + (size_t)i * RANGE_BYTES, range.first);
+    be64_put(ranges + (size_t)i * RANGE_BYTES + 8, range.last);
+}
+
+struct offset_range record_range(const struct record *record, uint32_t i)
+{
+    assert(i < record->range_count);
+    const uint8_t *at = record->ranges.data + (size_t)i * RANGE_BYTES;
+    return (struct offset_range){be64_get(at), be64_get(at + 8)};
+}
+
+static void get_targets(struct reader *reader, struct record *out, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        out->targets[i].object = reader_u64(reader);
+        out->targets[i].base = reader_u64(reader);
+    }
+}
+
+enum err record_decode(struct slice encoded, struct record *out)
+{
+    struct reader reader = reader_over(encoded);
+    out->type = reader_u8(&reader);
+    out->target_count = reader_u8(&reader);
+    out->producer_epoch = (int16_t)reader_u16(&reader);
+    out->range_count = out->count = reader_u32(&reader);
+    if (out->target_count > RECORD_TARGETS_MAX)
+        return ERR_CORRUPT;
+    bool holds_entry = false;
+    switch (out->type) {
+    case RECORD_APPEND:
+        get_targets(&reader, out, out->target_count);
+        holds_entry = true;
+        break;
+    case RECORD_BATCH:
+        get_targets(&reader, out, 1);
+        out->producer_id = reader_i64(&reader);
+        out->sequence = reader_i32(&reader);
+        holds_entry = true;
+        break;
+    case RECORD_SETTLE:
+    case RECORD_RETURN:
+        out->object = reader_u64(&reader);
+        out->body_bytes = reader_u64(&reader);
+        if (reader_left(&reader) / RANGE_BYTES < out->range_count)
+            return ERR_CORRUPT;
+        out->ranges = reader_slice(&reader, (size_t)out->range_count * RANGE_BYTES);
+        break;
+    case RECORD_MOVE:
+        out->object = reader_u64(&reader);
+        out->offset = reader_u64(&reader);
+        out->body_bytes = reader_u64(&reader);
+        get_targets(&reader, out, out->target_count);
+        holds_entry = out->target_count > 0;
+        break;
+    case RECORD_TRIM:
+        out->object = reader_u64(&reader);
+        out->offset = reader_u64(&reader);
+        break;
+    case RECORD_DROP:
+    case RECORD_PRODUCER_IDS:
+        out->object = reader_u64(&reader);
+        break;
+    case RECORD_CATALOG:
+    case RECORD_GROUP:
+        break;
+    default:
+        return ERR_CORRUPT;
+    }
+    out->bytes = reader_slice(&reader, reader_left(&reader));
+    if (reader.failed || (holds_entry && out->bytes.len < ENTRY_HEAD_BYTES))
+        return ERR_CORRUPT;
+    return ERR_NONE;
+}
