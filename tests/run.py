@@ -64,7 +64,8 @@ def suites_load():
                 sys.exit(f"{where}: there is another of this name")
             names.add(suite["name"])
             for build in suite["builds"] or [None]:
-                label = suite["name"] + (f".{build}" if build not in (None, "release") else "")
+                several = len(suite["builds"]) > 1 and build != "release"
+                label = suite["name"] + (f".{build}" if several else "")
                 loaded.append(suite | {"build": build, "label": label})
     return sorted(loaded, key=lambda s: KINDS.index(s["kind"]))
 
