@@ -16,7 +16,8 @@ from pathlib import Path
 
 SPEC = Path(__file__).resolve().parents[2] / "spec" / "kafka"
 OUTPUTS = [("-", "kafka_api.h"), ("codec", "kafka_api.c"), ("-", "kafka_error.h"),
-           ("codec", "kafka_error.c"), ("-", "kafka_vectors.inc")]
+           ("codec", "kafka_error.c"), ("-", "kafka_vectors.inc"),
+           ("-", "kafka_batches.inc")]
 
 # notation -> (C type, enum, bytes on the wire at least)
 TYPES = {
@@ -448,6 +449,18 @@ def vectors(path):
     return out
 
 
+def batches(path):
+    """Record batches, likewise."""
+    out = [GENERATED]
+    for line in path.read_text().splitlines():
+        compression, name, data = line.split()
+        data = bytes.fromhex(data)
+        out.append(f'{{"{compression}", "{name}", {len(data)}, (const uint8_t[]){{')
+        out += [", ".join(map(str, data[i:i + 24])) + "," for i in range(0, len(data), 24)]
+        out.append("}},")
+    return out
+
+
 def main():
     if sys.argv[1:] == ["--list"]:
         for folder, name in OUTPUTS:
@@ -462,7 +475,7 @@ def main():
     outdir = Path(sys.argv[1])
     errors = errors_parse(SPEC / "errors.txt")
     texts = [api_header(apis), api_source(apis), error_header(errors), error_source(errors),
-             vectors(SPEC / "vectors.txt")]
+             vectors(SPEC / "vectors.txt"), batches(SPEC / "batches.txt")]
     for (_, name), lines in zip(OUTPUTS, texts):
         (outdir / name).write_text("\n".join(lines) + "\n")
 
