@@ -32,10 +32,12 @@ struct disk_ops {
     void (*close)(struct disk_file *file);
     void (*write)(struct disk_file *file, const struct iovec *parts, int count, uint64_t offset,
                   bool sync, bool now, struct disk_op *op);
-    void (*read)(struct disk_file *file, void *into, size_t len, uint64_t offset, struct disk_op *op);
+    void (*read)(struct disk_file *file, void *into, size_t len, uint64_t offset,
+                 struct disk_op *op);
     void (*run)(struct disk *disk, void (*job)(struct disk_op *op), struct disk_op *op);
     enum err (*write_sync)(struct disk_file *file, const void *data, size_t len, uint64_t offset);
-    enum err (*read_sync)(struct disk_file *file, void *into, size_t len, uint64_t offset, size_t *got);
+    enum err (*read_sync)(struct disk_file *file, void *into, size_t len, uint64_t offset,
+                          size_t *got);
     enum err (*sync_sync)(struct disk_file *file);
     enum err (*allocate)(struct disk_file *file, uint64_t bytes);
     enum err (*size)(struct disk_file *file, uint64_t *bytes);
@@ -43,7 +45,8 @@ struct disk_ops {
     enum err (*rename)(struct disk *disk, const char *from, const char *to);
     enum err (*remove)(struct disk *disk, const char *path);
     enum err (*sync_folder)(struct disk *disk, const char *path);
-    enum err (*list)(struct disk *disk, const char *path, void (*each)(void *ctx, const char *name), void *ctx);
+    enum err (*list)(struct disk *disk, const char *path, void (*each)(void *ctx, const char *name),
+                     void *ctx);
     enum err (*free_space)(struct disk *disk, const char *path, uint64_t *bytes);
 };
 
@@ -57,7 +60,8 @@ struct disk_file {
 
 /* Opens for reading and writing. ERR_NOT_FOUND when it is absent and create is false. A created
  * file survives a crash only after disk_sync_folder on its folder. */
-static inline enum err disk_open(struct disk *disk, const char *path, bool create, struct disk_file **out)
+static inline enum err disk_open(struct disk *disk, const char *path, bool create,
+                                 struct disk_file **out)
 {
     return disk->ops->open(disk, path, create, out);
 }
@@ -92,14 +96,15 @@ static inline void disk_run(struct disk *disk, void (*job)(struct disk_op *op), 
 }
 
 /* The blocking forms: start-up, offline tools, and jobs given to disk_run. */
-static inline enum err disk_write_sync(struct disk_file *file, const void *data, size_t len, uint64_t offset)
+static inline enum err disk_write_sync(struct disk_file *file, const void *data, size_t len,
+                                       uint64_t offset)
 {
     return file->disk->ops->write_sync(file, data, len, offset);
 }
 
 /* *got < len only at the end of the file. */
-static inline enum err disk_read_sync(struct disk_file *file, void *into, size_t len, uint64_t offset,
-                                      size_t *got)
+static inline enum err disk_read_sync(struct disk_file *file, void *into, size_t len,
+                                      uint64_t offset, size_t *got)
 {
     return file->disk->ops->read_sync(file, into, len, offset, got);
 }
