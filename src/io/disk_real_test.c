@@ -205,10 +205,13 @@ static void a_failing_write_is_reported_once(void **state)
     disk_close(full);
 }
 
+enum { NAMES_BYTES = 100 };
+
 static void name_add(void *ctx, const char *name)
 {
-    strcat(ctx, name);
-    strcat(ctx, " ");
+    char *names = ctx;
+    size_t len = strlen(names);
+    snprintf(names + len, NAMES_BYTES - len, "%s ", name);
 }
 
 static void folders_are_made_listed_and_renamed(void **state)
@@ -228,7 +231,7 @@ static void folders_are_made_listed_and_renamed(void **state)
     assert_int_equal(disk_rename(place->disk, path, other), ERR_NOT_FOUND);
     snprintf(path, sizeof path, "%s/a", place->folder);
     assert_int_equal(disk_sync_folder(place->disk, path), ERR_NONE);
-    char names[100] = "";
+    char names[NAMES_BYTES] = "";
     assert_int_equal(disk_list(place->disk, path, name_add, names), ERR_NONE);
     assert_string_equal(names, "b one ");
     uint64_t bytes = 0;
