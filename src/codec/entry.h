@@ -27,7 +27,10 @@ enum entry_form {
     ENTRY_KAFKA = 2,
 };
 
-enum { ENTRY_PERSISTENT = 1 };
+enum {
+    ENTRY_PERSISTENT = 1,
+    ENTRY_DEATHS = 2, /* its x-death headers are ours, not the publisher's: they count */
+};
 
 struct entry_head {
     int64_t timestamp_ms;
