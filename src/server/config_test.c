@@ -190,8 +190,8 @@ static void variables_of_others_are_left_alone(void **state)
 
     loads(f, (words){NULL},
           (words){"WEIR_PORT=tcp://10.0.0.1:5672", "WEIR_SERVICE_HOST=10.0.0.1", "WEIR_BIN=x",
-                  "WEIR_TMP=x", "WEIR_BUILD=x", "WEIR_KIND_BUILD=x", "WEIR_=x", "WEIR", "PATH=x",
-                  NULL});
+                  "WEIR_TMP=x", "WEIR_BUILD=x", "WEIR_KIND_BUILD=x", "WEIR_WRAP=x",
+                  "WEIR_COMPAT_AMQP=x", "WEIR_TEST_CACHE=x", "WEIR_=x", "WEIR", "PATH=x", NULL});
 }
 
 static void a_bad_value_says_what_would_be_good(void **state)
