@@ -196,7 +196,8 @@ static void tagged_decode(struct reader *reader, const struct walk *walk,
 
 void kafka_tags_skip(struct reader *reader)
 {
-    static const struct kafka_schema none = {0};
+    static const struct kafka_field no_fields[1];
+    static const struct kafka_schema none = {.fields = no_fields};
     static const struct walk walk = {0};
     tagged_decode(reader, &walk, &none, NULL);
 }

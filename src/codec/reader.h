@@ -15,9 +15,11 @@ struct reader {
     bool failed;
 };
 
+/* The null slice is read as an empty one. */
 static inline struct reader reader_over(struct slice slice)
 {
-    return (struct reader){.at = slice.data, .end = slice.data ? slice.data + slice.len : NULL};
+    const uint8_t *at = slice.data ? slice.data : (const uint8_t *)"";
+    return (struct reader){.at = at, .end = at + slice.len};
 }
 
 static inline size_t reader_left(const struct reader *reader)

@@ -164,7 +164,7 @@ def message_parse(api, prefix, lines):
                 raise SpecError(f"{number}: {error}") from None
         if any(other.name == name for other in structs):
             raise SpecError(f"{name}: two structs of that name")
-        if not struct.fields and name != prefix:
+        if not struct.fields:
             raise SpecError(f"{name}: empty")
         structs.append(struct)
         return struct
@@ -227,8 +227,6 @@ def struct_header(struct):
             out.append(f"    int32_t {f.name}_count;")
         else:
             out.append(f"    {ctype} {f.name};{note}")
-    if not struct.fields:
-        out.append("    uint8_t nothing; /* the message is empty */")
     out += ["};", f"extern const struct {struct.name} {struct.name}_default;", ""]
     return out
 
@@ -249,29 +247,27 @@ def default_initialiser(f):
 
 def struct_source(struct):
     ordered = struct.ordered()
-    out = []
-    if ordered:
-        out.append(f"static const struct kafka_field {struct.name}_fields[] = {{")
-        for f in ordered:
-            items = []
-            if f.struct:
-                items.append(f".schema = &{f.struct.name}_schema")
-            items.append(f".offset = offsetof(struct {struct.name}, {f.name})")
-            if f.array:
-                items.append(f".count_offset = offsetof(struct {struct.name}, {f.name}_count)")
-                items.append(".array = true")
-            items.append(f".type = KAFKA_TYPE_{'STRUCT' if f.struct else TYPES[f.type][1]}")
-            items.append(f".since = {f.since}, .until = {f.until}, .null_since = {f.null_since}")
-            if f.tag is not None:
-                items.append(f".tag = {f.tag}")
-            out.append("    {" + ", ".join(items) + "},")
-        out.append("};")
+    out = [f"static const struct kafka_field {struct.name}_fields[] = {{"]
+    for f in ordered:
+        items = []
+        if f.struct:
+            items.append(f".schema = &{f.struct.name}_schema")
+        items.append(f".offset = offsetof(struct {struct.name}, {f.name})")
+        if f.array:
+            items.append(f".count_offset = offsetof(struct {struct.name}, {f.name}_count)")
+            items.append(".array = true")
+        items.append(f".type = KAFKA_TYPE_{'STRUCT' if f.struct else TYPES[f.type][1]}")
+        items.append(f".since = {f.since}, .until = {f.until}, .null_since = {f.null_since}")
+        if f.tag is not None:
+            items.append(f".tag = {f.tag}")
+        out.append("    {" + ", ".join(items) + "},")
+    out.append("};")
     inits = [f".{f.name} = {v}" for f in struct.fields if (v := default_initialiser(f))]
     out.append(f"const struct {struct.name} {struct.name}_default = "
                f"{{{', '.join(inits) or '0'}}};")
     tagged = sum(f.tag is not None for f in ordered)
     out += [f"static const struct kafka_schema {struct.name}_schema = {{",
-            f"    .fields = {struct.name + '_fields' if ordered else 'NULL'},",
+            f"    .fields = {struct.name}_fields,",
             f"    .defaults = &{struct.name}_default,",
             f"    .size = sizeof(struct {struct.name}),",
             f"    .wire_bytes_min = {struct.wire_min()},",
