@@ -1,3 +1,5 @@
+/* An arena hands out apart and aligned memory, up to its limit. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,3 +1,5 @@
+/* Headers of requests and responses, in the versions that the message calls for. */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -276,6 +276,8 @@ static bool value_is_default(const struct walk *walk, const struct kafka_field *
 static bool struct_is_default(const struct walk *walk, const struct kafka_schema *schema,
                               const uint8_t *in)
 {
+    if (memcmp(in, schema->defaults, schema->size) == 0)
+        return true;
     const struct kafka_field *field = schema->fields;
     for (int i = 0; i < schema->fields_count + schema->tagged_count; i++, field++)
         if (field_present(field, walk->version) &&
