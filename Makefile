@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 
 ARGS ?=
+BINARY := $(if $(wildcard src/cli/main.c),weir)
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -10,7 +11,7 @@ help: ## Show this
 
 build: ## Build the release binary, build/weir
 	@tools/setup build
-	@tools/build release
+	@tools/build release build $(BINARY)
 
 run: build ## Build and start a broker with its usual ports
 	@exec build/weir serve $(ARGS)
