@@ -34,13 +34,17 @@ struct store_config {
     struct disk *disk;
     const struct state_backend *state;
     uint32_t cell;
-    uint32_t shard;          /* home of the bufs made here */
-    bool sync;               /* durability: fdatasync before committed(), or page cache only */
-    uint64_t segment_bytes;  /* a journal file's size; a sealed one is checkpointed and freed */
-    uint64_t memory_limit;   /* bytes of log blocks and loaded extents kept in memory, about */
-    uint64_t checkpoint_ms;  /* checkpoint at least this often when something changed */
-    uint64_t *memory_bytes;  /* account for bufs; may be NULL */
+    uint32_t shard;         /* home of the bufs made here */
+    bool sync;              /* durability: fdatasync before committed(), or page cache only */
+    uint64_t segment_bytes; /* a journal file's size; a sealed one is checkpointed and freed */
+    uint64_t memory_limit;  /* bytes of log blocks and loaded extents kept in memory, about */
+    uint64_t checkpoint_ms; /* checkpoint at least this often when something changed */
+    uint64_t *memory_bytes; /* account for bufs; may be NULL */
+    char *problem;          /* store_open says here, in words with file and byte offset, what it */
+    size_t problem_bytes;   /* failed on; room for STORE_PROBLEM_BYTES; may be NULL */
 };
+
+#define STORE_PROBLEM_BYTES 320
 
 /* A durable object as the checkpoint stores it (a ledger, a partition, a group, a definition). */
 struct store_object {
@@ -64,22 +68,23 @@ struct store_handler {
     bool (*entry_live)(void *ctx, uint64_t stream, uint64_t base, uint32_t count);
     /* Every durable record that begins before `end` is safe. */
     void (*committed)(void *ctx, uint64_t end);
-    /* A write or fdatasync failed: the store accepts and commits nothing any more (ERR_IO), or, with
-     * ERR_DISK_FULL, refuses reservations until space returned (then again with ERR_NONE). */
+    /* A write or fdatasync failed: the store accepts and commits nothing any more (ERR_IO), or,
+     * with ERR_DISK_FULL, refuses reservations until space returned (then again with ERR_NONE). */
     void (*failed)(void *ctx, enum err err);
 };
 
 /* Recovers what is on disk (torn tail cut, rot refused with ERR_CORRUPT and a message in
- * store_problem) and is then ready for appends. An absent folder is an empty cell. */
-enum err store_open(const struct store_config *config, const struct store_handler *handler, void *ctx,
-                    struct store **out);
-/* What store_open failed on, in words with file and byte offset; valid until the next call. */
-const char *store_problem(void);
+ * config->problem) and is then ready for appends. An absent folder is an empty cell. *out is set
+ * before restore and replay are called, for their stream_init; it is NULL again after a failure,
+ * when streams made meanwhile must not be touched any more. */
+enum err store_open(const struct store_config *config, const struct store_handler *handler,
+                    void *ctx, struct store **out);
 
 /* Begins an orderly stop: flushes, checkpoints everything (so that the next start replays nothing),
  * then calls done, from a loop turn. */
 void store_stop(struct store *store, void (*done)(void *ctx, enum err err), void *ctx);
-/* Frees memory. Requests still under way must have completed, or never complete (a simulated crash). */
+/* Frees memory. Requests still under way must have completed, or never complete (a simulated
+ * crash). */
 void store_destroy(struct store *store);
 
 /* len contiguous bytes for one record, at position *pos. NULL with *err set when memory is
@@ -93,7 +98,8 @@ void store_cancel(struct store *store);
 /* Starts a flush of what was gathered, if none is under way (then one follows it by itself).
  * `lazy`: nobody waits for it, so it may take up to 10 ms to begin (settles). */
 void store_flush(struct store *store, bool lazy);
-/* To be called once in a while (each turn with now): lazy flushes, checkpoints by time, eviction. */
+/* To be called once in a while (each turn with now): lazy flushes, checkpoints by time, eviction.
+ */
 void store_tick(struct store *store, int64_t now_ms);
 /* End of the durable records that are safe, and of those appended. */
 uint64_t store_committed(const struct store *store);
@@ -111,26 +117,38 @@ struct stream_row {
     uint32_t count;
 };
 
-/* Embedded in its owner. Rows stand in order of base; offsets below next that no row covers are in
- * extents, or gone. */
+/* Embedded in its owner, which reads id, first and next and leaves the rest alone. Rows stand in
+ * order of base; offsets below next that no row covers are in extents, or gone. An id is never used
+ * for a second stream. */
 struct stream {
     struct store *store;
     uint64_t id;
-    uint64_t first; /* offsets below it are gone */
-    uint64_t next;  /* the next entry's base */
+    uint64_t first;          /* offsets below it are gone */
+    uint64_t next;           /* the next entry's base */
     struct stream_row *rows; /* ring of capacity `slots` (power of two) */
     uint32_t slots, head, used;
-    struct list indexed; /* on the store's list of streams that have rows */
+    uint32_t dead;       /* rows forgotten out of order that still stand in the ring */
+    uint32_t transient;  /* rows of volatile entries */
+    uint8_t idle;        /* sweeps that found the ring empty */
+    uint64_t bytes;      /* sum of the rows' len, dead ones left out */
+    uint64_t stored_end; /* extents hold nothing at or above it; 0: nothing at all */
+    uint64_t copied_end; /* the same, once the checkpoint under way has succeeded */
+    struct list indexed; /* on the store's list of streams that have a ring */
+    struct list trimmed; /* on the store's list of those trimmed since the last checkpoint */
     struct stream_block *loaded; /* the extent block last read */
 };
 
-void stream_init(struct stream *stream, struct store *store, uint64_t id, uint64_t first, uint64_t next);
+void stream_init(struct stream *stream, struct store *store, uint64_t id, uint64_t first,
+                 uint64_t next);
 /* Frees the index; what is stored for it goes at the next checkpoint if `drop`. */
 void stream_done(struct stream *stream, bool drop);
 
 /* An entry was appended at base = stream->next. Its first 8 bytes must be its timestamp
  * (big-endian int64, ms since 1970): retention and searches by time read it there. */
-enum err stream_add(struct stream *stream, uint64_t base, uint32_t count, uint64_t pos, uint32_t len);
+/* During replay base may be below next (the owner was restored at a later position): then the row
+ * is kept when base is behind the last row, and left out when the entry lies below first. */
+enum err stream_add(struct stream *stream, uint64_t base, uint32_t count, uint64_t pos,
+                    uint32_t len);
 /* The entry is needed no more although earlier ones are (settled out of order). */
 void stream_forget(struct stream *stream, uint64_t base);
 /* Everything below first is needed no more. */
@@ -141,19 +159,21 @@ struct entry {
     uint32_t count;
     bool is_volatile;
     struct slice data; /* the entry's bytes */
-    struct buf *buf;   /* they stand in it: reference it to keep them; else valid until the next call */
+    struct buf
+        *buf; /* they stand in it: reference it to keep them; else valid until the next call */
 };
 
 enum stream_found {
-    STREAM_HIT,  /* *out is the entry that holds the offset, or the first one behind it when it is gone */
+    STREAM_HIT,  /* *out is the entry that holds the offset, or the first one behind it when it is
+                    gone */
     STREAM_MISS, /* it is on disk: use stream_load, then peek again */
     STREAM_END,  /* nothing at or behind the offset */
 };
 
 enum stream_found stream_peek(struct stream *stream, uint64_t offset, struct entry *out);
 
-/* Loads the entry at offset (and neighbours) into memory; done() comes from a loop turn. The op must
- * stay alive until then; err: ERR_IO, ERR_CORRUPT (checksum), ERR_NO_MEMORY, ERR_NONE. */
+/* Loads the entry at offset (and neighbours) into memory; done() comes from a loop turn. The op
+ * must stay alive until then; err: ERR_IO, ERR_CORRUPT (checksum), ERR_NO_MEMORY, ERR_NONE. */
 struct stream_load {
     void (*done)(struct stream_load *load, enum err err);
     void *internal[4];
@@ -161,8 +181,8 @@ struct stream_load {
 void stream_load(struct stream *stream, uint64_t offset, struct stream_load *load);
 
 /* Retention: the smallest offset that may stay first so that at most max_bytes (UINT64_MAX: no
- * limit) of entries remain and none is older than min_ms; never beyond stream->next. Synchronous, reads
- * the index only (granularity: an extent block). */
+ * limit) of entries remain and none is older than min_ms; never beyond stream->next. Synchronous,
+ * reads the index only (granularity: an extent block). */
 uint64_t stream_retain_from(struct stream *stream, uint64_t max_bytes, int64_t min_ms);
 /* About how many bytes of entries it holds. */
 uint64_t stream_bytes(struct stream *stream);

@@ -1,0 +1,210 @@
+/* What the files of src/store share, and nobody else includes: the bodies of struct store and of
+ * its parts. Everything here belongs to the shard's thread, except what a job running on a helper
+ * is told to touch (struct segment_job, struct copy_job and the like say what that is). */
+#ifndef WEIR_STORE_INSIDE_H
+#define WEIR_STORE_INSIDE_H
+
+#include "io/disk.h"
+#include "store/format.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BLOCK_BYTES     (256u * 1024)
+#define BLOCK_POOL_MAX  4u
+#define FLUSH_PARTS_MAX 64
+#define FLUSH_BYTES_MAX (4u * 1024 * 1024)
+#define FLUSH_NOW_BYTES                                                                            \
+    (16u * 1024) /* so little is written on the calling thread, if it is idle                      \
+                  */
+#define LAZY_FLUSH_MS      10
+#define SEGMENT_STEP_FIRST (512u * 1024)
+#define SEGMENT_STEP       (8u * 1024 * 1024)
+#define PATH_BYTES         4096
+#define PROBE_MS           1000 /* how often a full disk is asked again */
+
+struct store;
+struct block_load;
+
+/* ---- Journal files ---- */
+
+struct segment {
+    struct list link;       /* journal.segments, in order of start */
+    uint64_t start;         /* position of the first byte behind the file's header */
+    uint64_t limit;         /* the next segment starts here */
+    uint64_t end;           /* behind the last frame, once sealed; else UINT64_MAX */
+    uint64_t allocated;     /* positions below it have zeroed blocks in the file */
+    struct disk_file *file; /* NULL until the file is made */
+    uint32_t refs;          /* requests under way on it, and blocks that may be read back from it */
+    bool removed;           /* close it when refs reaches 0 */
+};
+
+/* Makes or grows one journal file on a helper; one at a time. */
+struct segment_job {
+    struct disk_op op;
+    struct store *store;
+    struct segment *segment;
+    struct disk_file *file; /* in: the file to grow, or NULL to make one; out: the file */
+    uint64_t file_bytes;    /* size to reach */
+    uint64_t got_bytes;     /* size reached */
+    bool recycle;           /* a spare file is waiting */
+    bool busy;
+};
+
+/* ---- Blocks: the memory that both logs are written in ---- */
+
+struct block {
+    uint64_t start;          /* position of its first byte */
+    uint64_t end;            /* behind the last byte in use */
+    uint64_t closed;         /* journal: behind the last closed frame */
+    uint64_t written;        /* journal: what is in the file */
+    struct buf *buf;         /* NULL when it was evicted or freed */
+    uint32_t live;           /* rows that point into it */
+    bool sealed;             /* nothing will be appended */
+    bool reloaded;           /* it was read back: reading goes on here */
+    bool durable;            /* journal or volatile log */
+    bool in_file;            /* volatile: stands in the spill file at spill_at */
+    int64_t max_ms;          /* newest timestamp of its entries */
+    struct segment *segment; /* journal */
+    uint64_t spill_at;
+    uint32_t spill_crc;
+    struct block_load *load; /* being read or spilled */
+    struct list recent;      /* store.recent while it may be evicted */
+};
+
+/* One log's blocks in order of position. */
+struct block_log {
+    struct block **ring; /* capacity `slots`, a power of two */
+    uint32_t slots, head, used;
+    struct block *open;     /* the last one, while it takes records */
+    struct block *add_hint; /* found last by pos, one memory per kind of caller */
+    struct block *peek_hint;
+    struct block *trim_hint;
+};
+
+/* ---- The journal ---- */
+
+struct journal {
+    struct list segments;
+    struct segment *current; /* the one appended to; NULL before the first append */
+    struct segment *next;    /* prepared to follow it */
+    struct segment_job job;
+    uint32_t spares;      /* files kept to be used again */
+    uint64_t frame_start; /* header of the open frame, in blocks.open */
+    uint64_t at;          /* where the next record goes */
+    uint64_t end;         /* behind the last committed record or closed frame */
+    uint64_t written;     /* behind the last frame written */
+    uint64_t synced;      /* behind the last frame that a completed fdatasync covers */
+    uint64_t committed;
+    uint64_t term, index; /* of the next frame */
+    uint32_t chain;       /* crc of the last sealed frame */
+    uint32_t records;     /* in the open frame */
+    int64_t lazy_at;      /* a lazy flush is due then; 0: none */
+    bool writing, wanted; /* a write is under way; another must follow */
+    bool full;            /* the disk had no room for the next file or step */
+    bool tight;           /* the handler was told ERR_DISK_FULL */
+    int64_t probe_at;
+    uint64_t write_to; /* end of the write under way */
+    uint64_t write_start;
+    struct segment *write_segment;
+    struct disk_op op;
+};
+
+struct store {
+    struct store_config config;
+    const struct store_handler *handler;
+    void *ctx;
+    char *path;
+    enum err failed;
+    bool opening;   /* replay is under way */
+    int64_t now_ms; /* of the last tick */
+    struct journal journal;
+    struct block_log logs[2]; /* [0] volatile, [1] journal */
+    size_t reserved;          /* bytes of the open reservation, 0: none */
+    bool reserved_durable;
+    uint64_t transient_end; /* of the volatile log */
+    int64_t swept_ms;
+    struct buf *pool[BLOCK_POOL_MAX];
+    uint32_t pooled;
+    uint64_t memory;        /* bytes of blocks and of loaded extent blocks */
+    struct list recent;     /* blocks that may be evicted, oldest first */
+    struct list indexed;    /* streams that have a ring */
+    struct list trimmed;    /* streams trimmed since the last checkpoint */
+    struct list *sweep;     /* where the sweep for empty rings stands */
+    struct list done_loads; /* loads that found their block in memory */
+    struct store_stats stats;
+};
+
+/* store.c */
+void store_fail(struct store *store, enum err err);
+bool store_name_parse(const char *name, const char *kind, uint64_t *out);
+void store_path(const struct store *store, const char *kind, uint64_t number, char *out);
+__attribute__((format(printf, 2, 3))) void store_explain(struct store *store, const char *format,
+                                                         ...);
+
+/* block.c: the logs' memory */
+enum err block_open(struct store *store, bool durable, uint64_t start, size_t capacity,
+                    struct block **out);
+void block_seal(struct store *store, struct block *block);
+enum err block_attach(struct store *store, struct block *block, size_t capacity);
+struct block *block_after(struct block_log *log, const struct block *block);
+uint32_t block_first_unwritten(const struct block_log *log, uint64_t written);
+struct block *block_find(struct block_log *log, struct block **hint, uint64_t pos);
+void block_release(struct store *store, struct block *block); /* live or written changed */
+void block_evict(struct store *store);
+void block_log_done(struct store *store, struct block_log *log);
+void buf_recycle(struct store *store, struct buf *buf);
+
+static inline uint8_t *block_at(const struct block *block, uint64_t pos)
+{
+    return block->buf->data + (pos - block->start);
+}
+
+/* spill.c */
+bool spill_start(struct store *store, struct block *block); /* false: no more just now */
+void spill_free(struct store *store, struct block *block);
+
+/* load.c */
+void load_ahead(struct store *store, struct block *block);
+void load_tick(struct store *store);
+
+/* stored.c: the part of a stream that stands in extents */
+void stored_init(struct stream *stream);
+void stored_done(struct stream *stream, bool drop);
+void stored_forget(struct stream *stream, uint64_t base);
+enum stream_found stored_peek(struct stream *stream, uint64_t offset, uint64_t below,
+                              struct entry *out);
+
+/* checkpoint.c */
+void checkpoint_tick(struct store *store);
+void checkpoint_stream_leaves(struct stream *stream);
+
+/* stream.c */
+uint32_t stream_row_find(const struct stream *stream, uint64_t offset);
+const struct stream_row *stream_row_for(const struct stream *stream, uint64_t offset);
+void stream_rows_leave(struct stream *stream, uint64_t position);
+void stream_sweep(struct store *store);
+
+/* journal.c */
+void journal_init(struct store *store);
+void journal_done(struct store *store);
+uint8_t *journal_reserve(struct store *store, size_t len, uint64_t *pos, enum err *err);
+void journal_commit(struct store *store, size_t len);
+void journal_flush(struct store *store);
+void journal_tick(struct store *store);
+
+/* segment.c: the journal's files */
+enum err segment_open_next(struct store *store, uint64_t start, uint64_t capacity,
+                           struct segment **out);
+struct segment *segment_create(struct store *store, uint64_t start, uint64_t limit);
+void segment_prepare(struct store *store);
+void segment_unref(struct store *store, struct segment *segment);
+void segment_free_below(struct store *store, uint64_t position);
+void segment_done_all(struct store *store);
+
+/* recover.c */
+enum err recover_journal(struct store *store, uint64_t position, uint64_t index, uint32_t chain,
+                         uint64_t least_end);
+
+#endif

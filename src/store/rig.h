@@ -1,0 +1,265 @@
+/* A little cell for the store's tests: numbered records, each holding one entry of one of a few
+ * streams; it remembers what was confirmed and checks what is replayed. Durable streams only store
+ * their `first` as an object. */
+#ifndef WEIR_STORE_RIG_H
+#define WEIR_STORE_RIG_H
+
+#include "base/endian.h"
+#include "store/disk_double.h"
+#include "store/inside.h"
+#include "store/store.h"
+
+#define RIG_STREAMS 4
+#define RIG_PATH    "data/cells/007"
+
+struct rig_stream {
+    struct stream stream;
+    uint64_t position; /* the journal position that first and next reflect */
+    uint64_t promised; /* the first that was confirmed as trimmed */
+    bool changed;
+};
+
+struct rig {
+    struct double_disk *disk;
+    struct store *store;
+    struct rig_stream streams[RIG_STREAMS];
+    uint64_t appended;    /* records made, numbered from 0 */
+    uint64_t replayed;    /* the next number that replay expects */
+    uint64_t committed;   /* records confirmed */
+    uint64_t ends[65536]; /* store_end after record i (mod) */
+    enum err failed;
+    char problem[STORE_PROBLEM_BYTES];
+    int64_t now_ms;
+    bool stopped;
+    enum err stop_err;
+    uint64_t memory_limit, segment_bytes;
+    const struct state_backend *state;
+    bool sync;
+    size_t size; /* of entries, about */
+    uint8_t object[32];
+};
+
+static inline size_t rig_len(const struct rig *rig, uint64_t number)
+{
+    return 16 + (size_t)(number * 7919 % (rig->size == 0 ? 200 : rig->size));
+}
+
+static inline void rig_fill(const struct rig *rig, uint8_t *out, uint64_t number)
+{
+    size_t len = rig_len(rig, number);
+    be64_put(out, 1000 + number); /* timestamp */
+    le64_put(out + 8, number);
+    for (size_t i = 16; i < len; i++)
+        out[i] = (uint8_t)(number + i * 31);
+}
+
+static inline bool rig_matches(const struct rig *rig, struct slice data, uint64_t number)
+{
+    size_t len = rig_len(rig, number);
+    if (data.len != len || be64_get(data.data) != 1000 + number ||
+        le64_get(data.data + 8) != number)
+        return false;
+    for (size_t i = 16; i < len; i++) {
+        if (data.data[i] != (uint8_t)(number + i * 31))
+            return false;
+    }
+    return true;
+}
+
+static inline void rig_streams_ready(struct rig *rig)
+{
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) {
+        if (rig->streams[i].stream.store == NULL)
+            stream_init(&rig->streams[i].stream, rig->store, i + 1, 0, 0);
+    }
+}
+
+/* Record `number` is entry number / RIG_STREAMS of stream number % RIG_STREAMS. */
+static inline struct rig_stream *rig_stream_of(struct rig *rig, uint64_t number)
+{
+    return &rig->streams[number % RIG_STREAMS];
+}
+
+static inline enum err rig_replay(void *ctx, uint64_t pos, struct slice record)
+{
+    struct rig *rig = ctx;
+    rig_streams_ready(rig);
+    if (record.len == 17 && record.data[16] == 't') { /* trim: stream, first */
+        struct rig_stream *owner = &rig->streams[be64_get(record.data) % RIG_STREAMS];
+        if (pos >= owner->position)
+            stream_trim(&owner->stream, be64_get(record.data + 8));
+        return ERR_NONE;
+    }
+    if (record.len < 16)
+        return ERR_CORRUPT;
+    uint64_t number = le64_get(record.data + 8);
+    if (!rig_matches(rig, record, number) ||
+        (rig->replayed != UINT64_MAX && number != rig->replayed))
+        return ERR_CORRUPT;
+    rig->replayed = number + 1;
+    return stream_add(&rig_stream_of(rig, number)->stream, number / RIG_STREAMS, 1, pos,
+                      (uint32_t)record.len);
+}
+
+static inline enum err rig_restore(void *ctx, uint8_t kind, uint64_t id, struct slice value)
+{
+    struct rig *rig = ctx;
+    if (kind != 1 || id >= RIG_STREAMS || value.len != 24)
+        return ERR_CORRUPT;
+    struct rig_stream *owner = &rig->streams[id];
+    stream_init(&owner->stream, rig->store, id + 1, le64_get(value.data), le64_get(value.data + 8));
+    owner->position = le64_get(value.data + 16);
+    return ERR_NONE;
+}
+
+static inline bool rig_next_changed(void *ctx, struct store_object *out)
+{
+    struct rig *rig = ctx;
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) {
+        struct rig_stream *owner = &rig->streams[i];
+        if (!owner->changed)
+            continue;
+        owner->changed = false;
+        le64_put(rig->object, owner->stream.first);
+        le64_put(rig->object + 8, owner->stream.next);
+        le64_put(rig->object + 16, store_end(rig->store));
+        *out = (struct store_object){.kind = 1, .id = i, .value = {.data = rig->object, .len = 24}};
+        return true;
+    }
+    return false;
+}
+
+static inline void rig_changes_lost(void *ctx)
+{
+    struct rig *rig = ctx;
+    for (int i = 0; i < RIG_STREAMS; i++)
+        rig->streams[i].changed = true;
+}
+
+static inline bool rig_entry_live(void *ctx, uint64_t stream, uint64_t base, uint32_t count)
+{
+    struct rig *rig = ctx;
+    return base + count > rig->streams[stream - 1].stream.first;
+}
+
+static inline void rig_committed(void *ctx, uint64_t end)
+{
+    struct rig *rig = ctx;
+    while (rig->committed < rig->appended && rig->ends[rig->committed % 65536] <= end)
+        rig->committed++;
+}
+
+static inline void rig_failed(void *ctx, enum err err)
+{
+    ((struct rig *)ctx)->failed = err;
+}
+
+static const struct store_handler rig_handler = {
+    .restore = rig_restore,
+    .replay = rig_replay,
+    .next_changed = rig_next_changed,
+    .changes_lost = rig_changes_lost,
+    .entry_live = rig_entry_live,
+    .committed = rig_committed,
+    .failed = rig_failed,
+};
+
+static inline void rig_init(struct rig *rig, uint64_t seed)
+{
+    memset(rig, 0, sizeof *rig);
+    rig->disk = double_create(seed);
+    rig->memory_limit = 64u << 20;
+    rig->segment_bytes = 1u << 20;
+    rig->sync = true;
+}
+
+/* Opens the store on what is on the disk. */
+static inline enum err rig_open(struct rig *rig)
+{
+    struct store_config config = {.path = RIG_PATH,
+                                  .disk = &rig->disk->disk,
+                                  .state = rig->state,
+                                  .cell = 7,
+                                  .sync = rig->sync,
+                                  .segment_bytes = rig->segment_bytes,
+                                  .memory_limit = rig->memory_limit,
+                                  .checkpoint_ms = 60000,
+                                  .problem = rig->problem,
+                                  .problem_bytes = sizeof rig->problem};
+    rig->failed = ERR_NONE;
+    rig->replayed = rig->state != NULL ? UINT64_MAX : 0;
+    rig->store = NULL;
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) {
+        rig->streams[i] = (struct rig_stream){0};
+    }
+    enum err err = store_open(&config, &rig_handler, rig, &rig->store);
+    if (err == ERR_NONE)
+        rig_streams_ready(rig);
+    return err;
+}
+
+static inline void rig_close(struct rig *rig)
+{
+    if (rig->store == NULL)
+        return;
+    for (int i = 0; i < RIG_STREAMS; i++)
+        stream_done(&rig->streams[i].stream, false);
+    store_destroy(rig->store);
+    rig->store = NULL;
+}
+
+static inline void rig_done(struct rig *rig)
+{
+    rig_close(rig);
+    double_destroy(rig->disk);
+}
+
+/* Runs the disk until it is idle. */
+static inline void rig_settle(struct rig *rig)
+{
+    while (double_turn(rig->disk))
+        continue;
+}
+
+static inline void rig_tick(struct rig *rig, int64_t ms)
+{
+    rig->now_ms += ms;
+    store_tick(rig->store, rig->now_ms);
+}
+
+/* Appends the next record. */
+static inline enum err rig_append(struct rig *rig)
+{
+    uint64_t pos, number = rig->appended;
+    enum err err = ERR_NONE;
+    size_t len = rig_len(rig, number);
+    uint8_t *at = store_reserve(rig->store, true, len, &pos, &err);
+    if (at == NULL)
+        return err;
+    rig_fill(rig, at, number);
+    store_commit(rig->store, len);
+    struct rig_stream *owner = rig_stream_of(rig, number);
+    owner->changed = true;
+    rig->ends[number % 65536] = store_end(rig->store);
+    rig->appended++;
+    return stream_add(&owner->stream, number / RIG_STREAMS, 1, pos, (uint32_t)len);
+}
+
+/* Trims a stream, durably. */
+static inline enum err rig_trim(struct rig *rig, uint64_t stream, uint64_t first)
+{
+    uint64_t pos;
+    enum err err = ERR_NONE;
+    uint8_t *at = store_reserve(rig->store, true, 17, &pos, &err);
+    if (at == NULL)
+        return err;
+    be64_put(at, stream);
+    be64_put(at + 8, first);
+    at[16] = 't';
+    store_commit(rig->store, 17);
+    rig->streams[stream].changed = true;
+    stream_trim(&rig->streams[stream].stream, first);
+    return ERR_NONE;
+}
+
+#endif

@@ -1,0 +1,285 @@
+/* The journal's files. Each covers the positions [start, limit) behind a header of 4 KiB and is
+ * zeroed ahead of the writer in steps, by a job on a helper thread; the file that follows is made
+ * before the present one is full. A file that a checkpoint freed is kept and used again: its stale
+ * frames name positions below its new start and so are never taken for valid ones.
+ *
+ * A file gets its final name only when its header is synced, so a crash leaves at worst a
+ * `journal-new`, which the next start removes. When the disk has no room the journal is `full`: it
+ * refuses what does not fit into the blocks that it already has, and asks again once a second. */
+#include "store/inside.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ROUND 4096u
+
+static void path_in(const struct store *store, const char *name, char *out)
+{
+    snprintf(out, PATH_BYTES, "%s/%s", store->path, name);
+}
+
+/* The folder and the two above it (data/cells/000): new names in them must survive a crash. */
+static enum err folder_make(struct store *store)
+{
+    struct disk *disk = store->config.disk;
+    enum err err = disk_make_folder(disk, store->path);
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s", store->path);
+    for (int up = 0; up < 3 && err == ERR_NONE; up++) {
+        err = disk_sync_folder(disk, path);
+        char *slash = NULL;
+        for (char *at = path; *at != '\0'; at++)
+            slash = *at == '/' ? at : slash;
+        if (slash == NULL || slash == path)
+            break;
+        *slash = '\0';
+    }
+    return err;
+}
+
+/* On a helper. */
+static enum err file_make(struct segment_job *job)
+{
+    struct store *store = job->store;
+    struct disk *disk = store->config.disk;
+    char fresh[PATH_BYTES], spare[PATH_BYTES], final[PATH_BYTES];
+    path_in(store, "journal-new", fresh);
+    path_in(store, "journal-spare", spare);
+    store_path(store, "journal", job->segment->start, final);
+
+    enum err err = folder_make(store);
+    if (err == ERR_NONE && job->recycle)
+        err = disk_rename(disk, spare, fresh);
+    if (err == ERR_NONE)
+        err = disk_open(disk, fresh, true, &job->file);
+    if (err != ERR_NONE)
+        return err;
+    uint64_t bytes = 0;
+    uint8_t header[JOURNAL_HEADER_BYTES];
+    journal_header_put(
+        header, &(struct journal_header){.cell = store->config.cell, .start = job->segment->start});
+    err = disk_size(job->file, &bytes);
+    if (err == ERR_NONE && bytes < job->file_bytes)
+        err = disk_allocate(job->file, job->file_bytes);
+    if (err == ERR_NONE)
+        err = disk_write_sync(job->file, header, sizeof header, 0);
+    if (err == ERR_NONE)
+        err = disk_sync(job->file);
+    if (err == ERR_NONE)
+        err = disk_rename(disk, fresh, final);
+    if (err == ERR_NONE)
+        err = disk_sync_folder(disk, store->path);
+    if (err == ERR_NONE)
+        err = disk_size(job->file, &job->got_bytes);
+    if (err != ERR_NONE) {
+        disk_close(job->file);
+        job->file = NULL;
+        if (err == ERR_DISK_FULL && disk_remove(disk, fresh) != ERR_NONE)
+            err = ERR_IO;
+    }
+    return err;
+}
+
+/* On a helper. */
+static void job_run(struct disk_op *op)
+{
+    struct segment_job *job = list_entry(op, struct segment_job, op);
+    if (job->file == NULL) {
+        op->err = file_make(job);
+        return;
+    }
+    op->err = disk_allocate(job->file, job->file_bytes);
+    if (op->err == ERR_NONE)
+        op->err = disk_size(job->file, &job->got_bytes);
+}
+
+static void full_set(struct store *store, bool full)
+{
+    struct journal *journal = &store->journal;
+    journal->probe_at = store->now_ms + PROBE_MS;
+    if (journal->full == full)
+        return;
+    journal->full = full;
+    store->handler->failed(store->ctx, full ? ERR_DISK_FULL : ERR_NONE);
+}
+
+static void job_done(struct disk_op *op)
+{
+    struct segment_job *job = list_entry(op, struct segment_job, op);
+    struct store *store = job->store;
+    struct segment *segment = job->segment;
+    job->busy = false;
+    if (op->err == ERR_NONE) {
+        if (job->recycle)
+            store->journal.spares--;
+        segment->file = job->file;
+        segment->allocated = segment->start + job->got_bytes - JOURNAL_HEADER_BYTES;
+        full_set(store, false);
+    } else if (op->err == ERR_DISK_FULL) {
+        if (job->recycle) /* it was renamed and then removed */
+            store->journal.spares--;
+        full_set(store, true);
+    } else {
+        store_fail(store, op->err);
+        return;
+    }
+    segment_prepare(store);
+    if (store->journal.wanted)
+        journal_flush(store);
+}
+
+/* How far a segment's file should reach: what is used, and a step ahead of it. */
+static uint64_t reach_wanted(const struct store *store, const struct segment *segment)
+{
+    const struct journal *journal = &store->journal;
+    uint64_t used = segment->start, ahead = SEGMENT_STEP_FIRST;
+    if (segment->end != UINT64_MAX) {
+        used = segment->end;
+        ahead = 0;
+    } else if (segment == journal->current) {
+        used = journal->at;
+        ahead = used - segment->start;
+        ahead = ahead < SEGMENT_STEP_FIRST ? SEGMENT_STEP_FIRST : ahead;
+        ahead = ahead > SEGMENT_STEP ? SEGMENT_STEP : ahead;
+    } else {
+        ahead = SEGMENT_STEP;
+    }
+    uint64_t least = used + ahead / 2; /* no step before half of the last one is used */
+    if (segment->file != NULL &&
+        segment->allocated >= (least < segment->limit ? least : segment->limit))
+        return segment->allocated;
+    uint64_t reach = used + ahead < segment->limit ? used + ahead : segment->limit;
+    return segment->start + ((reach - segment->start + ROUND - 1) & ~(uint64_t)(ROUND - 1));
+}
+
+static bool job_start(struct store *store, struct segment *segment)
+{
+    uint64_t reach = reach_wanted(store, segment);
+    if (segment->file != NULL && segment->allocated >= reach)
+        return false;
+    struct segment_job *job = &store->journal.job;
+    *job = (struct segment_job){.op.done = job_done,
+                                .store = store,
+                                .segment = segment,
+                                .file = segment->file,
+                                .file_bytes = JOURNAL_HEADER_BYTES + (reach - segment->start),
+                                .recycle = segment->file == NULL && store->journal.spares > 0,
+                                .busy = true};
+    disk_run(store->config.disk, job_run, &job->op);
+    return true;
+}
+
+void segment_prepare(struct store *store)
+{
+    struct journal *journal = &store->journal;
+    if (journal->job.busy || store->failed != ERR_NONE || journal->current == NULL ||
+        (journal->full && store->now_ms < journal->probe_at))
+        return;
+    struct segment *current = journal->current;
+    if (journal->next == NULL &&
+        journal->at - current->start > (current->limit - current->start) / 2)
+        journal->next = segment_create(store, current->limit, /* tried again when it fails */
+                                       current->limit + store->config.segment_bytes);
+    list_each(node, &journal->segments)
+    {
+        if (job_start(store, list_entry(node, struct segment, link)))
+            return;
+    }
+}
+
+struct segment *segment_create(struct store *store, uint64_t start, uint64_t limit)
+{
+    struct segment *segment = calloc(1, sizeof *segment);
+    if (segment == NULL)
+        return NULL;
+    segment->start = start;
+    segment->limit = limit;
+    segment->end = UINT64_MAX;
+    segment->allocated = start;
+    list_insert(&store->journal.segments, &segment->link);
+    return segment;
+}
+
+enum err segment_open_next(struct store *store, uint64_t start, uint64_t capacity,
+                           struct segment **out)
+{
+    struct journal *journal = &store->journal;
+    struct segment *current = journal->current;
+    if (current != NULL && current->limit - start >= capacity) {
+        *out = current;
+        return ERR_NONE;
+    }
+    struct segment *next = journal->next;
+    if (next == NULL) {
+        uint64_t from = current != NULL ? current->limit : start;
+        next = segment_create(store, from, from + store->config.segment_bytes);
+        if (next == NULL)
+            return ERR_NO_MEMORY;
+    }
+    if (next->limit - next->start < capacity)
+        next->limit = next->start + ((capacity + ROUND - 1) & ~(uint64_t)(ROUND - 1));
+    if (current != NULL)
+        current->end = start;
+    journal->current = next;
+    journal->next = NULL;
+    *out = next;
+    return ERR_NONE;
+}
+
+static void segment_free(struct segment *segment)
+{
+    list_remove(&segment->link);
+    if (segment->file != NULL)
+        disk_close(segment->file);
+    free(segment);
+}
+
+void segment_unref(struct store *store, struct segment *segment)
+{
+    (void)store;
+    assert(segment->refs > 0);
+    if (--segment->refs == 0 && segment->removed)
+        segment_free(segment);
+}
+
+/* Frees the files that end at or below position: keeps one to be used again, removes the others. */
+void segment_free_below(struct store *store, uint64_t position)
+{
+    struct journal *journal = &store->journal;
+    list_each(node, &journal->segments)
+    {
+        struct segment *segment = list_entry(node, struct segment, link);
+        if (segment->end == UINT64_MAX || segment->end > position || segment->file == NULL ||
+            (journal->job.busy && journal->job.segment == segment))
+            break;
+        char path[PATH_BYTES], spare[PATH_BYTES];
+        store_path(store, "journal", segment->start, path);
+        path_in(store, "journal-spare", spare);
+        enum err err;
+        if (journal->spares == 0 && segment->refs == 0 && !journal->job.busy) {
+            err = disk_rename(store->config.disk, path, spare);
+            journal->spares += err == ERR_NONE;
+        } else {
+            err = disk_remove(store->config.disk, path);
+        }
+        if (err != ERR_NONE) {
+            store_fail(store, err);
+            return;
+        }
+        list_remove(&segment->link);
+        segment->removed = true;
+        segment->refs++;
+        segment_unref(store, segment);
+    }
+}
+
+void segment_done_all(struct store *store)
+{
+    struct segment_job *job = &store->journal.job;
+    list_each(node, &store->journal.segments)
+    {
+        segment_free(list_entry(node, struct segment, link));
+    }
+    (void)job;
+}

@@ -1,0 +1,168 @@
+/* A cell's storage as a whole: opening, stopping, the clock, and the two logs behind one pair of
+ * calls. Records of the journal are written by journal.c; those of the volatile log just stand in
+ * its blocks. */
+#include "store/store.h"
+
+#include "store/inside.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void store_explain(struct store *store, const char *format, ...)
+{
+    if (store->config.problem == NULL || store->config.problem_bytes == 0)
+        return;
+    va_list list;
+    va_start(list, format);
+    vsnprintf(store->config.problem, store->config.problem_bytes, format, list);
+    va_end(list);
+}
+
+void store_path(const struct store *store, const char *kind, uint64_t number, char *out)
+{
+    snprintf(out, PATH_BYTES, "%s/%s-%016" PRIx64, store->path, kind, number);
+}
+
+bool store_name_parse(const char *name, const char *kind, uint64_t *out)
+{
+    size_t len = strlen(kind);
+    if (strncmp(name, kind, len) != 0 || name[len] != '-' || strlen(name) != len + 17)
+        return false;
+    uint64_t number = 0;
+    for (const char *at = name + len + 1; *at != '\0'; at++) {
+        if (*at >= '0' && *at <= '9')
+            number = number << 4 | (uint64_t)(*at - '0');
+        else if (*at >= 'a' && *at <= 'f')
+            number = number << 4 | (uint64_t)(*at - 'a' + 10);
+        else
+            return false;
+    }
+    *out = number;
+    return true;
+}
+
+void store_fail(struct store *store, enum err err)
+{
+    if (store->failed != ERR_NONE)
+        return;
+    store->failed = err;
+    store->handler->failed(store->ctx, err);
+}
+
+enum err store_open(const struct store_config *config, const struct store_handler *handler,
+                    void *ctx, struct store **out)
+{
+    if (config->problem != NULL && config->problem_bytes > 0)
+        config->problem[0] = '\0';
+    if (strlen(config->path) > PATH_BYTES - 64)
+        return ERR_INVALID;
+    struct store *store = calloc(1, sizeof *store);
+    if (store == NULL)
+        return ERR_NO_MEMORY;
+    store->config = *config;
+    store->handler = handler;
+    store->ctx = ctx;
+    list_init(&store->recent);
+    list_init(&store->indexed);
+    list_init(&store->trimmed);
+    list_init(&store->done_loads);
+    store->sweep = &store->indexed;
+    store->transient_end = STORE_VOLATILE;
+    journal_init(store);
+    store->path = strdup(config->path);
+    store->opening = true;
+    *out = store;
+    enum err err = store->path == NULL ? ERR_NO_MEMORY : recover_journal(store, 0, 1, 0, 0);
+    store->opening = false;
+    if (err != ERR_NONE) {
+        *out = NULL;
+        store_destroy(store);
+        return err;
+    }
+    return ERR_NONE;
+}
+
+void store_destroy(struct store *store)
+{
+    block_log_done(store, &store->logs[false]);
+    block_log_done(store, &store->logs[true]);
+    journal_done(store);
+    while (store->pooled > 0)
+        buf_unref(store->pool[--store->pooled]);
+    free(store->path);
+    free(store);
+}
+
+static uint8_t *transient_reserve(struct store *store, size_t len, uint64_t *pos, enum err *err)
+{
+    struct block_log *log = &store->logs[false];
+    struct block *block = log->open;
+    if (block == NULL || block->start + block->buf->capacity - block->end < len) {
+        if (block != NULL) {
+            block_seal(store, block);
+            block_evict(store);
+        }
+        *err = block_open(store, false, store->transient_end, len < BLOCK_BYTES ? BLOCK_BYTES : len,
+                          &block);
+        if (*err != ERR_NONE)
+            return NULL;
+    }
+    *pos = block->end;
+    return block_at(block, *pos);
+}
+
+uint8_t *store_reserve(struct store *store, bool durable, size_t len, uint64_t *pos, enum err *err)
+{
+    assert(!store->reserved && len > 0);
+    uint8_t *data =
+        durable ? journal_reserve(store, len, pos, err) : transient_reserve(store, len, pos, err);
+    store->reserved = data != NULL ? len : 0;
+    store->reserved_durable = durable;
+    return data;
+}
+
+void store_commit(struct store *store, size_t len)
+{
+    assert(len > 0 && len <= store->reserved);
+    store->reserved = 0;
+    if (store->reserved_durable) {
+        journal_commit(store, len);
+    } else {
+        store->logs[false].open->end += len;
+        store->transient_end = store->logs[false].open->end;
+    }
+}
+
+void store_cancel(struct store *store)
+{
+    store->reserved = 0;
+}
+
+void store_tick(struct store *store, int64_t now_ms)
+{
+    store->now_ms = now_ms;
+    journal_tick(store);
+    if (now_ms - store->swept_ms >= 10) {
+        store->swept_ms = now_ms;
+        stream_sweep(store);
+        block_evict(store);
+    }
+    load_tick(store);
+    checkpoint_tick(store);
+}
+
+void store_stats(const struct store *store, struct store_stats *out)
+{
+    *out = store->stats;
+    out->memory_bytes = store->memory;
+    out->journal_bytes = 0;
+    for (struct list *node = store->journal.segments.next; node != &store->journal.segments;
+         node = node->next) {
+        const struct segment *segment = list_entry(node, struct segment, link);
+        out->journal_bytes += segment->allocated - segment->start;
+    }
+}
