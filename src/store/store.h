@@ -101,6 +101,8 @@ void store_flush(struct store *store, bool lazy);
 /* To be called once in a while (each turn with now): lazy flushes, checkpoints by time, eviction.
  */
 void store_tick(struct store *store, int64_t now_ms);
+/* When store_tick has something to do at the latest (monotonic ms), INT64_MAX = nothing. */
+int64_t store_deadline(const struct store *store, int64_t now_ms);
 /* End of the durable records that are safe, and of those appended. */
 uint64_t store_committed(const struct store *store);
 uint64_t store_end(const struct store *store);

@@ -1,0 +1,255 @@
+/* Dead letters. A message that is rejected, expired or pushed out leaves its queue: without a
+ * dead-letter exchange it is settled; with one it is read (it may be on disk), given its x-death
+ * history, routed, and settled in the same record that appends it to the queues of this cell: the
+ * move is atomic. Queues in other cells get it first, and it is settled here once they have
+ * confirmed it: a crash in between delivers it twice, never not at all. */
+#include "core/queue.h"
+
+#include "codec/entry.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MOVE_ROUND = 256,               /* moves per queue and turn */
+    MOVE_ARENA_BYTES = 64 << 10,
+    MOVE_ARENA_LIMIT = 192 << 20,
+};
+
+static void settle_one(struct queue *queue, uint64_t offset, uint32_t body_bytes)
+{
+    struct offset_range range = {offset, offset};
+    bool fleeting = ledger_is_fleeting(&queue->ledger, offset);
+    if (queue_settle(queue, &range, 1, body_bytes, fleeting ? 0 : body_bytes) != ERR_NONE)
+        queue->cell->failure = ERR_IO;
+}
+
+void queue_bury(struct queue *queue, uint64_t offset, enum message_death death)
+{
+    struct move *move = calloc(1, sizeof *move);
+    if (move == NULL) {
+        queue->cell->failure = ERR_NO_MEMORY;
+        return;
+    }
+    move->queue = queue;
+    move->offset = offset;
+    move->death = death;
+    list_insert(&queue->moves, &move->link);
+    queue->moving++;
+    queue_wake(queue);
+}
+
+static void move_free(struct move *move)
+{
+    free(move->targets);
+    free(move->entry);
+    free(move);
+}
+
+/* Sorts routed targets: those of this cell into move->targets, others are sent the entry. */
+static bool send_to_cells(struct queue *queue, struct move *move, const struct route_targets *targets,
+                          struct slice entry)
+{
+    struct cell *cell = queue->cell;
+    uint32_t cells = cell->config.cells;
+    move->targets = calloc(targets->count, sizeof *move->targets);
+    uint64_t *ids = calloc(targets->count, sizeof *ids);
+    if (move->targets == NULL || ids == NULL) {
+        free(ids);
+        return false;
+    }
+    for (uint32_t i = 0; i < targets->count; i++) {
+        if (targets->items[i].kind == TARGET_TOPIC)
+            ids[i] = targets->items[i].topic->partitions[move->offset % targets->items[i].topic->partition_count];
+        else
+            ids[i] = targets->items[i].queue->id;
+    }
+    for (uint32_t number = 0; number < cells; number++) {
+        uint64_t theirs[RECORD_TARGETS_MAX];
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < targets->count && count < RECORD_TARGETS_MAX; i++) {
+            if (cell_of(ids[i], cells) == number)
+                theirs[count++] = ids[i];
+        }
+        if (count == 0)
+            continue;
+        if (number == cell->config.number) {
+            memcpy(move->targets, theirs, count * sizeof *theirs);
+            move->target_count = count;
+            continue;
+        }
+        move->awaited++;
+        struct cell_publish publish = {
+            .asker = {.conn = CELL_ASKER | cell->config.number},
+            .seq = move->seq,
+            .persistent = (entry_head_get(entry).flags & ENTRY_PERSISTENT) != 0,
+            .targets = theirs,
+            .target_count = count,
+            .pieces = {entry},
+        };
+        cell->config.out->publish(cell->config.ctx, number, &publish);
+    }
+    free(ids);
+    return true;
+}
+
+/* Settles the message here and appends it to this cell's targets, in one record. */
+static void finish(struct queue *queue, struct move *move, struct slice entry, uint32_t body_bytes)
+{
+    struct cell *cell = queue->cell;
+    struct record record = {
+        .type = RECORD_MOVE,
+        .object = queue->ledger.stream.id,
+        .offset = move->offset,
+    };
+    bool to_durable = false;
+    for (uint32_t i = 0; i < move->target_count; i++) {
+        struct queue *target = map_get(&cell->queues, move->targets[i]);
+        if (target == NULL || target->dying || queue_admits(target) != ERR_NONE)
+            continue;
+        to_durable = to_durable || target->durable;
+        record.targets[record.target_count].object = target->ledger.stream.id;
+        record.targets[record.target_count++].base = target->ledger.stream.next;
+    }
+    bool fleeting = ledger_is_fleeting(&queue->ledger, move->offset);
+    queue->moving--;
+    if (record.target_count == 0) {
+        settle_one(queue, move->offset, body_bytes);
+        return;
+    }
+    bool persistent = (entry_head_get(entry).flags & ENTRY_PERSISTENT) != 0;
+    bool durable = queue->durable && !fleeting;
+    record.body_bytes = durable ? body_bytes : 0;
+    if (!durable || !to_durable || !persistent) {
+        /* One of the two sides lives in memory only: nothing to keep atomic on disk. */
+        struct record append = record;
+        append.type = RECORD_APPEND;
+        enum err err = cell_append(cell, &append, to_durable && persistent, &entry, 1);
+        if (err == ERR_NONE)
+            settle_one(queue, move->offset, body_bytes);
+        else
+            cell->failure = err;
+    } else {
+        enum err err = cell_append(cell, &record, true, &entry, 1);
+        if (err != ERR_NONE)
+            cell->failure = err;
+    }
+    cell->stats.dead_lettered++;
+    for (uint32_t i = 0; i < record.target_count; i++) {
+        struct queue *target = map_get(&cell->queues, record.targets[i].object);
+        if (target != NULL)
+            queue_appended(target, 0);
+    }
+}
+
+static void remove_cycles(struct route_targets *targets, struct slice entry)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < targets->count; i++) {
+        const struct route_target *target = &targets->items[i];
+        if (target->kind == TARGET_QUEUE && message_death_cycle(entry, target->queue->name))
+            continue;
+        targets->items[kept++] = *target;
+    }
+    targets->count = kept;
+}
+
+/* The dead letter and where it goes. Null: it goes nowhere. */
+static struct slice compose(struct queue *queue, const struct move *move, struct slice entry,
+                            struct arena *arena)
+{
+    struct cell *cell = queue->cell;
+    const struct queue_def *def = catalog_queue_by_id(cell->catalog, queue->ledger.stream.id);
+    route_reset(&cell->route);
+    if (def == NULL || !def->options.dead_letters)
+        return (struct slice){0};
+    const struct exchange *exchange =
+        catalog_exchange(cell->catalog, def->namespace_id, def->options.dead_letter_exchange);
+    if (exchange == NULL)
+        return (struct slice){0};
+    struct slice letter =
+        message_dead_letter(entry, move->death, def->name, def->options.dead_letter_exchange,
+                            def->options.dead_letter_key, cell->wall_ms, arena);
+    struct message_parts parts;
+    if (letter.data == NULL || !message_split(letter, &parts))
+        return (struct slice){0};
+    struct slice more[16];
+    uint32_t more_count = 0;
+    if (!message_keys(parts.list, "CC", more, 16, &more_count))
+        more_count = 0;
+    struct route_message message = {
+        .key = parts.routing_key, .more_keys = more, .more_count = more_count};
+    route_from_exchange(cell->catalog, exchange, &message, &cell->route);
+    remove_cycles(&cell->route, letter);
+    return cell->route.count > 0 ? letter : (struct slice){0};
+}
+
+static void start(struct queue *queue, struct move *move, struct slice entry)
+{
+    struct cell *cell = queue->cell;
+    uint32_t body_bytes = entry_body_bytes(entry);
+    struct arena arena;
+    arena_init(&arena, MOVE_ARENA_BYTES, MOVE_ARENA_LIMIT);
+    struct slice letter = compose(queue, move, entry, &arena);
+    if (letter.data == NULL) {
+        queue->moving--;
+        settle_one(queue, move->offset, body_bytes);
+        move_free(move);
+        arena_done(&arena);
+        return;
+    }
+    move->seq = ++cell->next_tag;
+    if (!send_to_cells(queue, move, &cell->route, letter)) {
+        cell->failure = ERR_NO_MEMORY;
+    } else if (move->awaited == 0) {
+        finish(queue, move, letter, body_bytes);
+    } else {
+        move->entry = malloc(letter.len);
+        if (move->entry != NULL && map_put(&cell->moves, move->seq, move)) {
+            memcpy(move->entry, letter.data, letter.len);
+            move->entry_len = letter.len;
+            arena_done(&arena);
+            return;
+        }
+        cell->failure = ERR_NO_MEMORY;
+    }
+    move_free(move);
+    arena_done(&arena);
+}
+
+void queue_work_moves(struct queue *queue)
+{
+    for (int i = 0; i < MOVE_ROUND && !list_empty(&queue->moves); i++) {
+        struct move *move = list_entry(queue->moves.next, struct move, link);
+        struct entry entry;
+        enum stream_found found = queue_peek(queue, move->offset, &entry);
+        if (found == STREAM_MISS)
+            return;
+        list_remove(&move->link);
+        if (found == STREAM_END) {
+            queue->moving--;
+            move_free(move);
+            continue;
+        }
+        /* The journal may move on while the letter is appended: hold on to the entry's bytes. */
+        struct buf *held = entry.buf ? buf_ref(entry.buf) : NULL;
+        start(queue, move, entry.data);
+        buf_unref(held);
+    }
+    if (!list_empty(&queue->moves))
+        queue_wake(queue);
+}
+
+void queue_moved(struct cell *cell, uint64_t seq)
+{
+    struct move *move = map_get(&cell->moves, seq);
+    if (move == NULL || --move->awaited > 0)
+        return;
+    map_take(&cell->moves, seq);
+    if (move->queue != NULL) {
+        struct slice entry = slice_make(move->entry, move->entry_len);
+        finish(move->queue, move, entry, entry_body_bytes(entry));
+    }
+    move_free(move);
+}

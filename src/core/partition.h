@@ -1,0 +1,61 @@
+/* A partition of a topic: a stream that many read by offset, its idempotent producers, and the
+ * readers that wait for more. For src/core only. */
+#ifndef WEIR_CORE_PARTITION_H
+#define WEIR_CORE_PARTITION_H
+
+#include "core/cell_state.h"
+#include "core/producer.h"
+
+struct partition {
+    struct stream stream;
+    struct cell *cell;
+    struct tracked tracked;
+    struct list wake_link; /* on cell->waking */
+    struct list readers;   /* struct reading, oldest first */
+    struct timer timer;    /* the next reader's deadline */
+    struct producers producers;
+    uint64_t topic;
+    uint64_t committed; /* readers see offsets below it */
+    /* Ring: appended and not yet committed: when the journal is safe to `end`, offsets below `next` are. */
+    struct uncommitted {
+        uint64_t end, next;
+    } *uncommitted;
+    uint32_t uncommitted_head, uncommitted_count, uncommitted_capacity;
+    struct list uncommitted_link; /* on cell->uncommitted while there are any */
+    uint64_t reflects;
+    bool defined, log_append_time, routed; /* routed: bindings lead on from its topic */
+    int64_t retention_ms, retention_bytes;
+    int64_t retained_ms; /* monotonic time of the last look at retention */
+};
+
+struct partition *partition_create(struct cell *cell, uint64_t id);
+void partition_destroy(struct partition *partition, bool drop);
+void partition_define(struct partition *partition, const struct topic *topic);
+
+/* apply */
+enum err partition_append(struct partition *partition, const struct record *record, uint64_t base,
+                          uint32_t count, uint64_t entry_pos, uint64_t record_pos);
+enum err partition_trim(struct partition *partition, uint64_t first);
+
+/* commands */
+void partition_produce(struct partition *partition, const struct command *command);
+void partition_read(struct partition *partition, const struct command *command);
+void partition_read_stop(struct partition *partition, const struct command *command);
+void partition_offsets(struct partition *partition, const struct command *command);
+void partition_delete_records(struct partition *partition, const struct command *command);
+void partition_conn_gone(struct partition *partition, uint64_t conn);
+/* The journal is safe up to `end`. */
+void partition_committed(struct partition *partition, uint64_t end);
+/* Serves readers that can be served. */
+void partition_work(struct partition *partition);
+/* Sends the messages of the entry at `base` on to where bindings of its topic lead. */
+void partition_route(struct partition *partition, uint64_t base);
+/* Lets go what retention allows. */
+void partition_retain(struct partition *partition);
+
+/* Stored form. */
+enum err partition_restore(struct partition *partition, struct slice stored);
+size_t partition_size(const struct partition *partition);
+void partition_encode(const struct partition *partition, struct writer *writer, uint64_t reflects);
+
+#endif

@@ -1,0 +1,128 @@
+/* A queue: a ledger and what may be lost at any moment without losing a message: its consumers,
+ * what is leased to them, what was given back, and what is about to be dead-lettered.
+ * For src/core only. */
+#ifndef WEIR_CORE_QUEUE_H
+#define WEIR_CORE_QUEUE_H
+
+#include "codec/message.h"
+#include "core/cell_state.h"
+#include "core/ledger.h"
+
+/* A consumer. It outlives its cancellation while it holds leases. One with consumer = 0 stands for
+ * the leases of a channel's COMMAND_GETs. */
+struct subscription {
+    struct list queue_link;   /* on queue->subscriptions while active */
+    struct list conn_link;    /* on attached->subscriptions */
+    struct list leases;       /* struct lease, oldest first */
+    struct queue *queue;
+    uint64_t conn, consumer;
+    uint16_t channel;
+    bool active, no_ack, exclusive;
+    int32_t priority;
+    uint32_t prefetch, leased;
+    uint32_t window, unreported; /* bytes */
+};
+
+struct lease {
+    struct list link;
+    struct subscription *subscription;
+    uint64_t offset;
+    uint32_t body_bytes;
+    bool fleeting;
+};
+
+/* A message on its way out of the queue to where dead letters go. */
+struct move {
+    struct list link; /* on queue->moves until handed to other cells */
+    struct queue *queue;
+    uint64_t offset;
+    enum message_death death;
+    uint32_t awaited; /* cells that have not confirmed yet */
+    uint64_t seq;
+    /* Targets in this cell, appended together with the settling. */
+    uint32_t target_count;
+    uint64_t *targets;
+    uint8_t *entry; /* the new entry while other cells are awaited */
+    size_t entry_len;
+};
+
+struct queue {
+    struct ledger ledger;
+    struct cell *cell;
+    struct tracked tracked;
+    struct list busy_link;
+    struct timer timer; /* next expiry of a message, or of the queue */
+    bool defined, durable, exclusive, auto_delete;
+    bool dying, loading, had_consumer, has_expiry;
+    uint32_t namespace_id;
+    uint32_t consumers; /* active subscriptions */
+    uint64_t owner;
+    struct queue_options options; /* its slices are not set: see the definition */
+    uint64_t cursor;              /* the next message never delivered (since the start) */
+    uint64_t recovered;           /* below it: may have been delivered before the restart */
+    struct ranges returned;       /* ready again, all below cursor */
+    struct map leases;            /* by offset */
+    struct list subscriptions;    /* active, highest priority first, then by turn */
+    struct list moves;
+    struct list gets;             /* struct parked_get: COMMAND_GETs that wait for a read */
+    uint32_t moving;              /* on moves, and those handed to other cells */
+    int64_t used_ms;              /* last use, for x-expires */
+    struct stream_load load;
+};
+
+/* NULL when memory is exhausted. */
+struct queue *queue_create(struct cell *cell, uint64_t id);
+/* drop: its messages are gone for good. Subscriptions are told (EVENT_CANCELLED) unless quiet. */
+void queue_destroy(struct queue *queue, bool drop, bool quiet);
+void queue_define(struct queue *queue, const struct queue_def *def);
+
+/* Messages that could be delivered now. */
+uint64_t queue_ready(const struct queue *queue);
+/* May a message be taken in? ERR_REJECTED when it is full and rejects. */
+enum err queue_admits(const struct queue *queue);
+/* A message was appended at offset: keeps the limits, sets timers, has it delivered. */
+void queue_appended(struct queue *queue, int64_t expiry_ms);
+/* Something may be deliverable: look at it in this turn's cell_work. */
+void queue_wake(struct queue *queue);
+/* Delivers up to a bounded number of messages and moves dead letters. */
+void queue_work(struct queue *queue);
+
+void queue_subscribe(struct queue *queue, const struct command *command);
+void queue_cancel(struct queue *queue, const struct command *command);
+void queue_window(struct queue *queue, const struct command *command);
+void queue_get(struct queue *queue, const struct command *command);
+void queue_purge(struct queue *queue, const struct command *command);
+/* SETTLE, RETURN, REJECT */
+void queue_resolve(struct queue *queue, const struct command *command);
+/* Ends subscriptions of a connection (channel < 0: all of it); leases go back. */
+void queue_conn_gone(struct cell *cell, uint64_t conn, int32_t channel);
+
+/* ---- between the queue's files ---- */
+/* Lets go what must because of age, length or disuse. */
+void queue_tidy(struct queue *queue);
+/* Keeps a COMMAND_GET until the message that it wants was read. */
+void queue_park_get(struct queue *queue, const struct command *command);
+/* All leases of the subscription become ready again, as delivered once more. */
+void queue_give_back(struct queue *queue, struct subscription *subscription);
+/* The first ready message's offset; false when there is none. */
+bool queue_next(struct queue *queue, uint64_t *offset);
+/* Takes a ready offset (as queue_next gave it) out of the ready ones. */
+void queue_take(struct queue *queue, uint64_t offset);
+/* Looks the entry up: HIT, END (gone), or MISS: loading, queue_work is called again later. */
+enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry *out);
+/* Settles ranges (journaled when any of them is durable). */
+enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count, uint64_t bytes,
+                      uint64_t durable_bytes);
+/* Frees the lease; its subscription may go with it. */
+void queue_unlease(struct queue *queue, struct lease *lease);
+void subscription_release(struct subscription *subscription);
+/* Dead-letters (or drops) a message that is neither ready nor leased any more. */
+void queue_bury(struct queue *queue, uint64_t offset, enum message_death death);
+void queue_work_moves(struct queue *queue);
+/* When the message expires, INT64_MAX = never. */
+int64_t queue_expiry(const struct queue *queue, struct slice entry);
+void queue_set_timer(struct queue *queue);
+/* The answer of another cell to a dead letter. */
+void queue_moved(struct cell *cell, uint64_t seq);
+
+#endif

@@ -1,0 +1,175 @@
+/* What becomes of leases: settled (done with), returned (ready again in their old place) or
+ * rejected (dead-lettered or dropped). Also purging, which settles everything that is ready. */
+#include "core/queue.h"
+
+#include "base/endian.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Offsets of a resolved command, gathered into ranges. */
+struct gathered {
+    struct offset_range *ranges;
+    uint32_t count, capacity;
+    uint64_t bytes, durable_bytes;
+    bool no_memory;
+};
+
+static void gather(struct gathered *gathered, uint64_t offset)
+{
+    if (gathered->count > 0 && gathered->ranges[gathered->count - 1].last + 1 == offset) {
+        gathered->ranges[gathered->count - 1].last = offset;
+        return;
+    }
+    if (gathered->count == gathered->capacity) {
+        uint32_t capacity = gathered->capacity == 0 ? 16 : gathered->capacity * 2;
+        struct offset_range *ranges = realloc(gathered->ranges, capacity * sizeof *ranges);
+        if (ranges == NULL) {
+            gathered->no_memory = true;
+            return;
+        }
+        gathered->ranges = ranges;
+        gathered->capacity = capacity;
+    }
+    gathered->ranges[gathered->count++] = (struct offset_range){offset, offset};
+}
+
+/* Marks leases as returned: journaled for those in the journal, so that counts survive. */
+static void count_returns(struct queue *queue, const struct gathered *gathered)
+{
+    struct gathered durable = {0};
+    for (uint32_t i = 0; i < gathered->count; i++) {
+        for (uint64_t at = gathered->ranges[i].first; at <= gathered->ranges[i].last; at++) {
+            if (queue->durable && !ledger_is_fleeting(&queue->ledger, at))
+                gather(&durable, at);
+            else if (ledger_return(&queue->ledger, at) != ERR_NONE)
+                return; /* out of memory: the count is lost, the message is not */
+        }
+    }
+    if (durable.count > 0) {
+        struct record record = {.type = RECORD_RETURN, .object = queue->ledger.stream.id};
+        enum err err = cell_append_ranges(queue->cell, &record, durable.ranges, durable.count);
+        (void)err; /* as above; a broken store has said so itself */
+    }
+    free(durable.ranges);
+}
+
+static bool beyond_limit(const struct queue *queue, uint64_t offset)
+{
+    return queue->options.delivery_limit >= 0 &&
+           ledger_returns(&queue->ledger, offset) > (uint64_t)queue->options.delivery_limit;
+}
+
+/* Ready again in their old places, or dead-lettered when they came back too often. */
+static void make_ready(struct queue *queue, const struct gathered *gathered)
+{
+    for (uint32_t i = 0; i < gathered->count; i++) {
+        for (uint64_t at = gathered->ranges[i].first; at <= gathered->ranges[i].last; at++) {
+            queue->cell->stats.returned++;
+            if (beyond_limit(queue, at))
+                queue_bury(queue, at, DEATH_DELIVERY_LIMIT);
+            else if (!ranges_add(&queue->returned, at, at))
+                queue->cell->failure = ERR_NO_MEMORY;
+        }
+    }
+    queue_wake(queue);
+}
+
+static void resolve_ranges(struct queue *queue, const struct command *command, struct gathered *gathered)
+{
+    size_t count = command->data.len / sizeof(struct offset_range);
+    for (size_t i = 0; i < count; i++) {
+        struct offset_range range;
+        memcpy(&range, command->data.data + i * sizeof range, sizeof range);
+        for (uint64_t at = range.first; at <= range.last; at++) {
+            struct lease *lease = map_get(&queue->leases, at);
+            if (lease == NULL || lease->subscription->conn != command->asker.conn ||
+                lease->subscription->channel != command->asker.channel)
+                continue;
+            gather(gathered, at);
+            if (gathered->no_memory)
+                return;
+            gathered->bytes += lease->body_bytes;
+            gathered->durable_bytes += lease->fleeting ? 0 : lease->body_bytes;
+            struct subscription *subscription = lease->subscription;
+            queue_unlease(queue, lease);
+            subscription_release(subscription);
+        }
+    }
+}
+
+void queue_resolve(struct queue *queue, const struct command *command)
+{
+    struct gathered gathered = {0};
+    resolve_ranges(queue, command, &gathered);
+    if (command->type == COMMAND_SETTLE) {
+        if (queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes, gathered.durable_bytes) !=
+            ERR_NONE)
+            queue->cell->failure = ERR_IO;
+    } else if (command->type == COMMAND_RETURN) {
+        if (!command->settle.undelivered)
+            count_returns(queue, &gathered);
+        make_ready(queue, &gathered);
+    } else {
+        for (uint32_t i = 0; i < gathered.count; i++) {
+            for (uint64_t at = gathered.ranges[i].first; at <= gathered.ranges[i].last; at++)
+                queue_bury(queue, at, DEATH_REJECTED);
+        }
+    }
+    free(gathered.ranges);
+    queue_wake(queue);
+}
+
+void queue_give_back(struct queue *queue, struct subscription *subscription)
+{
+    struct gathered gathered = {0};
+    list_each (node, &subscription->leases) {
+        struct lease *lease = list_entry(node, struct lease, link);
+        gather(&gathered, lease->offset);
+        queue_unlease(queue, lease);
+    }
+    count_returns(queue, &gathered);
+    make_ready(queue, &gathered);
+    free(gathered.ranges);
+}
+
+void queue_purge(struct queue *queue, const struct command *command)
+{
+    uint64_t purged = queue_ready(queue);
+    struct gathered gathered = {0};
+    uint64_t offset;
+    while (ranges_count(&queue->returned) > 0) {
+        offset = ranges_item(&queue->returned, 0)->first;
+        gather(&gathered, offset);
+        queue_take(queue, offset);
+    }
+    struct offset_range rest = {queue->cursor, queue->ledger.stream.next - 1};
+    bool has_rest = queue->ledger.stream.next > queue->cursor;
+    queue->cursor = queue->ledger.stream.next;
+    /* Bodies are not read for their sizes: what stays leased is what stays in bytes. */
+    uint64_t kept = 0, kept_durable = 0;
+    uint32_t at = 0;
+    for (struct map_slot *slot; (slot = map_next(&queue->leases, &at)) != NULL;) {
+        const struct lease *lease = slot->value;
+        kept += lease->body_bytes;
+        kept_durable += lease->fleeting ? 0 : lease->body_bytes;
+    }
+    if (has_rest) {
+        gather(&gathered, rest.first);
+        if (!gathered.no_memory)
+            gathered.ranges[gathered.count - 1].last = rest.last;
+    }
+    const struct ledger *ledger = &queue->ledger;
+    enum err err = queue_settle(queue, gathered.ranges, gathered.count,
+                                ledger->bytes > kept ? ledger->bytes - kept : 0,
+                                ledger->durable_bytes > kept_durable ? ledger->durable_bytes - kept_durable : 0);
+    free(gathered.ranges);
+    queue->used_ms = queue->cell->now_ms;
+    if (err != ERR_NONE) {
+        cell_reply(queue->cell, command, err, NULL);
+        return;
+    }
+    struct event event = {.type = EVENT_ANSWER, .asker = command->asker};
+    event.value = purged;
+    cell_answer(queue->cell, &event, queue->durable);
+}
