@@ -29,7 +29,7 @@ static enum err ring_grow(struct block_log *log)
     return ERR_NONE;
 }
 
-static struct buf *buf_take(struct store *store, size_t capacity)
+struct buf *buf_take(struct store *store, size_t capacity)
 {
     if (capacity == BLOCK_BYTES && store->pooled > 0)
         return store->pool[--store->pooled];
@@ -44,8 +44,8 @@ void buf_recycle(struct store *store, struct buf *buf)
         buf_unref(buf);
 }
 
-/* The block's bytes leave memory, or what its owner has a reference to leaves our account. */
-static void buf_leave(struct store *store, struct block *block)
+/* Who holds a reference keeps the bytes; they leave our account. */
+void block_detach(struct store *store, struct block *block)
 {
     store->memory -= block->buf->capacity;
     buf_recycle(store, block->buf);
@@ -53,7 +53,7 @@ static void buf_leave(struct store *store, struct block *block)
     list_remove(&block->recent);
 }
 
-enum err block_attach(struct store *store, struct block *block, size_t capacity)
+static enum err block_attach(struct store *store, struct block *block, size_t capacity)
 {
     assert(block->buf == NULL);
     block->buf = buf_take(store, capacity);
@@ -121,14 +121,14 @@ void block_release(struct store *store, struct block *block)
         return;
     }
     if (block->buf != NULL)
-        buf_leave(store, block);
+        block_detach(store, block);
     if (block->in_file)
         spill_free(store, block);
     struct block_log *log = &store->logs[block->durable];
     while (log->used > 0 && block_finished(block_in(log, 0))) {
         struct block *first = block_in(log, 0);
         if (first->buf != NULL) /* never had an entry: nobody released it before */
-            buf_leave(store, first);
+            block_detach(store, first);
         hints_forget(log, first);
         free(first);
         log->head = (log->head + 1) & (log->slots - 1);
@@ -199,9 +199,9 @@ void block_evict(struct store *store)
     while (store->memory > store->config.memory_limit && !list_empty(&store->recent)) {
         struct block *block = list_entry(store->recent.next, struct block, recent);
         if (block->durable || block->in_file)
-            buf_leave(store, block);
+            block_detach(store, block);
         else if (!spill_start(store, block))
-            break;
+            break; /* goes on when a write has completed */
     }
 }
 
@@ -210,7 +210,7 @@ void block_log_done(struct store *store, struct block_log *log)
     for (uint32_t i = 0; i < log->used; i++) {
         struct block *block = block_in(log, i);
         if (block->buf != NULL)
-            buf_leave(store, block);
+            block_detach(store, block);
         free(block->load);
         free(block);
     }

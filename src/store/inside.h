@@ -25,7 +25,7 @@
 #define PROBE_MS           1000 /* how often a full disk is asked again */
 
 struct store;
-struct block_load;
+struct block;
 
 /* ---- Journal files ---- */
 
@@ -71,6 +71,28 @@ struct block {
     uint32_t spill_crc;
     struct block_load *load; /* being read or spilled */
     struct list recent;      /* store.recent while it may be evicted */
+};
+
+/* A block being read back, or written to the spill file. */
+struct block_load {
+    struct disk_op op;
+    struct store *store;
+    struct block *block;
+    struct buf *buf;         /* read into */
+    struct segment *segment; /* read from */
+    struct list waiters;     /* struct stream_load, by their first two words */
+};
+
+/* The spill file. */
+struct spill {
+    struct disk_file *file; /* NULL while no block is in it */
+    uint32_t slots;         /* slots in the file, of BLOCK_BYTES */
+    uint32_t *free;         /* those not in use */
+    uint32_t free_used, free_room;
+    uint32_t blocks; /* in it or on their way */
+    uint32_t writing;
+    uint64_t writing_bytes, bytes;
+    int64_t blocked_until; /* the disk had no room */
 };
 
 /* One log's blocks in order of position. */
@@ -127,12 +149,14 @@ struct store {
     int64_t swept_ms;
     struct buf *pool[BLOCK_POOL_MAX];
     uint32_t pooled;
-    uint64_t memory;        /* bytes of blocks and of loaded extent blocks */
-    struct list recent;     /* blocks that may be evicted, oldest first */
-    struct list indexed;    /* streams that have a ring */
-    struct list trimmed;    /* streams trimmed since the last checkpoint */
-    struct list *sweep;     /* where the sweep for empty rings stands */
-    struct list done_loads; /* loads that found their block in memory */
+    uint64_t memory;          /* bytes of blocks and of loaded extent blocks */
+    struct list recent;       /* blocks that may be evicted, oldest first */
+    struct list indexed;      /* streams that have a ring */
+    struct list trimmed;      /* streams trimmed since the last checkpoint */
+    struct list *sweep;       /* where the sweep for empty rings stands */
+    struct list done_loads;   /* loads that found their block in memory */
+    struct list failed_loads; /* loads that found no memory */
+    struct spill spill;
     struct store_stats stats;
 };
 
@@ -147,13 +171,14 @@ __attribute__((format(printf, 2, 3))) void store_explain(struct store *store, co
 enum err block_open(struct store *store, bool durable, uint64_t start, size_t capacity,
                     struct block **out);
 void block_seal(struct store *store, struct block *block);
-enum err block_attach(struct store *store, struct block *block, size_t capacity);
+void block_detach(struct store *store, struct block *block); /* its bytes leave memory */
 struct block *block_after(struct block_log *log, const struct block *block);
 uint32_t block_first_unwritten(const struct block_log *log, uint64_t written);
 struct block *block_find(struct block_log *log, struct block **hint, uint64_t pos);
 void block_release(struct store *store, struct block *block); /* live or written changed */
 void block_evict(struct store *store);
 void block_log_done(struct store *store, struct block_log *log);
+struct buf *buf_take(struct store *store, size_t capacity);
 void buf_recycle(struct store *store, struct buf *buf);
 
 static inline uint8_t *block_at(const struct block *block, uint64_t pos)
@@ -162,10 +187,15 @@ static inline uint8_t *block_at(const struct block *block, uint64_t pos)
 }
 
 /* spill.c */
+bool spill_refuses(const struct store *store);
+void spill_done(struct store *store);
 bool spill_start(struct store *store, struct block *block); /* false: no more just now */
 void spill_free(struct store *store, struct block *block);
 
-/* load.c */
+/* load.c: reading back what was dropped from memory */
+void load_wait(struct list *waiters, struct stream_load *load);
+void load_finish(struct list *waiters, enum err err);
+void load_block(struct store *store, struct block *block, struct stream_load *load);
 void load_ahead(struct store *store, struct block *block);
 void load_tick(struct store *store);
 
@@ -173,6 +203,8 @@ void load_tick(struct store *store);
 void stored_init(struct stream *stream);
 void stored_done(struct stream *stream, bool drop);
 void stored_forget(struct stream *stream, uint64_t base);
+/* False: what is at the offset does not stand in an extent. */
+bool stored_load(struct stream *stream, uint64_t offset, uint64_t below, struct stream_load *load);
 enum stream_found stored_peek(struct stream *stream, uint64_t offset, uint64_t below,
                               struct entry *out);
 

@@ -1,16 +1,5 @@
 /* Stand-ins. */
 #include "store/inside.h"
-bool spill_start(struct store *store, struct block *block)
-{
-    (void)store;
-    (void)block;
-    return false;
-}
-void spill_free(struct store *store, struct block *block)
-{
-    (void)store;
-    (void)block;
-}
 void stored_init(struct stream *stream)
 {
     (void)stream;
@@ -34,14 +23,13 @@ enum stream_found stored_peek(struct stream *stream, uint64_t offset, uint64_t b
     (void)out;
     return STREAM_END;
 }
-void load_ahead(struct store *store, struct block *block)
+bool stored_load(struct stream *stream, uint64_t offset, uint64_t below, struct stream_load *load)
 {
-    (void)store;
-    (void)block;
-}
-void load_tick(struct store *store)
-{
-    (void)store;
+    (void)stream;
+    (void)offset;
+    (void)below;
+    (void)load;
+    return false;
 }
 void checkpoint_tick(struct store *store)
 {
@@ -50,12 +38,6 @@ void checkpoint_tick(struct store *store)
 void checkpoint_stream_leaves(struct stream *stream)
 {
     (void)stream;
-}
-void stream_load(struct stream *stream, uint64_t offset, struct stream_load *load)
-{
-    (void)stream;
-    (void)offset;
-    (void)load;
 }
 static void nothing(struct disk_op *op)
 {

@@ -23,7 +23,7 @@ struct recovery {
     struct store *store;
     uint64_t *starts; /* of the journal files, sorted */
     uint32_t files, room;
-    bool fresh, spare; /* journal-new, journal-spare stand there */
+    bool fresh, spare, spill; /* journal-new, journal-spare, spill stand there */
     enum err err;
     uint64_t at; /* the next frame's position */
     uint64_t index;
@@ -35,6 +35,7 @@ static void file_note(void *ctx, const char *name)
     struct recovery *recovery = ctx;
     recovery->fresh |= strcmp(name, "journal-new") == 0;
     recovery->spare |= strcmp(name, "journal-spare") == 0;
+    recovery->spill |= strcmp(name, "spill") == 0;
     uint64_t start;
     if (!store_name_parse(name, "journal", &start) || recovery->err != ERR_NONE)
         return;
@@ -375,6 +376,13 @@ static enum err files_recover(struct recovery *recovery)
     return err;
 }
 
+static enum err leftover_remove(struct store *store, const char *name)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", store->path, name);
+    return disk_remove(store->config.disk, path);
+}
+
 enum err recover_journal(struct store *store, uint64_t position, uint64_t index, uint32_t chain,
                          uint64_t least_end)
 {
@@ -396,10 +404,10 @@ enum err recover_journal(struct store *store, uint64_t position, uint64_t index,
                       store->path, recovery.at, least_end);
         err = ERR_CORRUPT;
     }
-    char path[PATH_BYTES];
-    snprintf(path, sizeof path, "%s/journal-new", store->path);
     if (err == ERR_NONE && recovery.fresh)
-        err = disk_remove(disk, path);
+        err = leftover_remove(store, "journal-new");
+    if (err == ERR_NONE && recovery.spill)
+        err = leftover_remove(store, "spill");
     if (err == ERR_NONE && recovery.files > 0)
         err = disk_sync_folder(disk, store->path);
     free(recovery.starts);

@@ -70,6 +70,7 @@ enum err store_open(const struct store_config *config, const struct store_handle
     list_init(&store->indexed);
     list_init(&store->trimmed);
     list_init(&store->done_loads);
+    list_init(&store->failed_loads);
     store->sweep = &store->indexed;
     store->transient_end = STORE_VOLATILE;
     journal_init(store);
@@ -91,6 +92,7 @@ void store_destroy(struct store *store)
     block_log_done(store, &store->logs[false]);
     block_log_done(store, &store->logs[true]);
     journal_done(store);
+    spill_done(store);
     while (store->pooled > 0)
         buf_unref(store->pool[--store->pooled]);
     free(store->path);
@@ -102,6 +104,10 @@ static uint8_t *transient_reserve(struct store *store, size_t len, uint64_t *pos
     struct block_log *log = &store->logs[false];
     struct block *block = log->open;
     if (block == NULL || block->start + block->buf->capacity - block->end < len) {
+        if (spill_refuses(store)) {
+            *err = ERR_DISK_FULL;
+            return NULL;
+        }
         if (block != NULL) {
             block_seal(store, block);
             block_evict(store);
@@ -159,6 +165,7 @@ void store_stats(const struct store *store, struct store_stats *out)
 {
     *out = store->stats;
     out->memory_bytes = store->memory;
+    out->spilled_bytes = store->spill.bytes;
     out->journal_bytes = 0;
     for (struct list *node = store->journal.segments.next; node != &store->journal.segments;
          node = node->next) {
