@@ -17,6 +17,7 @@ for client in "$@"; do
         go test -c -o .build/compat.test .
         ;;
     java)
+        exec 9>.setup.lock && flock 9 # two suites set it up at the same time
         newest=$(find pom.xml src -type f -newer target/.built 2>/dev/null | head -n 1 || true)
         if [ ! -e target/.built ] || [ -n "$newest" ]; then
             for version in 3.9 4; do
