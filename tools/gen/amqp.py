@@ -63,7 +63,7 @@ def struct_of(name, fields):
 
 def read_of(name, fields):
     used = any(field != "reserved" for field, _ in fields)
-    lines = [f"static inline bool {name}_read(struct slice arguments, struct {name} *out)", "{",
+    lines = [f"bool {name}_read(struct slice arguments, struct {name} *out)", "{",
              "    struct reader reader = reader_over(arguments);"]
     for kind, what in steps(fields):
         if kind == "bits":
@@ -100,8 +100,7 @@ def size_of(name, fields):
 
 
 def write_of(name, ident, fields):
-    lines = ["/* Writes the whole frame; returns its size. */",
-             f"static inline size_t {name}_frame(uint8_t *at, uint16_t channel, const struct {name} *m)",
+    lines = [f"static inline size_t {name}_frame(uint8_t *at, uint16_t channel, const struct {name} *m)",
              "{", f"    uint8_t *begin = at;", f"    at = amqp_frame_begin(at, channel, {ident});"]
     used = False
     for kind, what in steps(fields):
@@ -200,6 +199,9 @@ bool amqp_reply_is_hard(uint16_t code);
 
 %(properties)s
 
+/* Each method: its arguments (slices borrow), decoding (false when malformed), size of its frame,
+ * and writing that into memory of this size. */
+
 %(bodies)s
 
 #endif
@@ -277,13 +279,15 @@ def main():
         return
     out = Path(sys.argv[1])
     spec = tomllib.loads(SPEC.read_text())
-    ids, bodies, names, clients, sends, words = [], [], [], [], [], []
+    ids, bodies, reads, names, clients, sends, words = [], [], [], [], [], [], []
     for group, group_id, name, number, sender, fields in methods(spec):
         struct = f"amqp_{group}_{name}"
         ident = struct.upper()
         ids.append(f"    {ident} = {group_id} << 16 | {number},")
-        bodies += [struct_of(struct, fields), read_of(struct, fields), size_of(struct, fields),
-                   write_of(struct, ident, fields)]
+        bodies += [struct_of(struct, fields),
+                   f"bool {struct}_read(struct slice arguments, struct {struct} *out);",
+                   size_of(struct, fields), write_of(struct, ident, fields)]
+        reads.append(read_of(struct, fields))
         wire = "basic.recover-async" if name == "recover_async" else f"{group}.{name.replace('_', '-')}"
         names += [f"    case {ident}:", f'        return "{wire}";']
         if sender != "server":
@@ -296,7 +300,7 @@ def main():
     (out / "amqp_method.h").write_text(HEADER % {
         "ids": "\n".join(ids), "properties": declared, "bodies": "\n\n".join(bodies)})
     (out / "amqp_method.c").write_text(SOURCE % {
-        "names": "\n".join(names), "clients": "\n".join(clients), "properties": defined,
+        "names": "\n".join(names), "clients": "\n".join(clients), "properties": "\n\n".join([defined, *reads]),
         "replies": "\n".join(f'    case {code}:\n        return "{word}";' for code, word in replies.items()),
         "hard": "\n".join(f"    case {code}:" for code in spec["reply_hard"])})
     (out / "amqp_send.h").write_text(SEND % "\n\n".join(sends))
