@@ -1,3 +1,4 @@
+/* Records through a ring, by one thread and by two. */
 #include "base/ring.h"
 
 #include <pthread.h>

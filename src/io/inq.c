@@ -116,6 +116,17 @@ size_t inq_arrived(struct inq *queue, uint8_t *place, size_t bytes, uint8_t **da
     return queue->len + bytes;
 }
 
+enum err inq_rest(struct inq *queue, struct inq_pool *pool, const uint8_t *data, size_t left,
+                  bool paused)
+{
+    if (!paused && queue->want <= left) {
+        if (left > INQ_KEEP_MAX)
+            return ERR_TOO_LARGE;
+        queue->want = left + 1;
+    }
+    return inq_keep(queue, pool, data, left) ? ERR_NONE : ERR_NO_MEMORY;
+}
+
 bool inq_keep(struct inq *queue, struct inq_pool *pool, const uint8_t *data, size_t left)
 {
     if (left == 0) {

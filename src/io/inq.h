@@ -5,12 +5,15 @@
 #ifndef WEIR_IO_INQ_H
 #define WEIR_IO_INQ_H
 
+#include "gen/err.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum {
     INQ_BLOCK_BYTES = 256 << 10,
+    INQ_KEEP_MAX = 256 << 10,  /* most that is kept for a reader who did not want more */
     INQ_HEAD_BYTES = 32 << 10, /* kept bytes up to this many are moved in front of the block */
 };
 
@@ -35,6 +38,12 @@ uint8_t *inq_place(struct inq *queue, struct inq_pool *pool, size_t *room);
 
 /* `bytes` were received at `place`. Gives the unused bytes and them, in one piece, in *data. */
 size_t inq_arrived(struct inq *queue, uint8_t *place, size_t bytes, uint8_t **data);
+
+/* After the reader was called (want was 0 then) and has not used the last `left` bytes: keeps them.
+ * A reader that is not paused and said nothing wants one byte more; ERR_TOO_LARGE when that many
+ * are kept without having been wanted, ERR_NO_MEMORY. */
+enum err inq_rest(struct inq *queue, struct inq_pool *pool, const uint8_t *data, size_t left,
+                  bool paused) __attribute__((warn_unused_result));
 
 /* Keeps the last `left` bytes that the reader did not use (they may stand in the kept buffer
  * itself); 0 frees. False when memory is exhausted. */

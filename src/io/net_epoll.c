@@ -154,23 +154,21 @@ static void conn_fail(struct conn *conn, enum err err)
 static void conn_show(struct conn *conn, const uint8_t *data, size_t len)
 {
     struct net_epoll *net = net_of(conn);
-    size_t left = len;
-    if (len >= conn->in.want) {
-        conn->in.want = 0;
-        size_t used = conn->handler->received(conn->base.user, data, len);
-        assert(used <= len);
-        left = len - used;
-        if (conn->state != OPEN)
-            left = 0;
-        else if (!conn->paused && conn->in.want <= left && left > NET_KEEP_MAX)
-            conn_fail(conn, ERR_TOO_LARGE);
-        else if (!conn->paused && conn->in.want <= left)
-            conn->in.want = left + 1;
-        data += used;
+    if (len < conn->in.want) {
+        conn->show = false;
+        if (!inq_keep(&conn->in, &net->in, data, len))
+            conn_fail(conn, ERR_NO_MEMORY);
+        return;
     }
-    conn->show = conn->paused && left > 0;
-    if (!inq_keep(&conn->in, &net->in, data, left))
-        conn_fail(conn, ERR_NO_MEMORY);
+    conn->in.want = 0;
+    size_t used = conn->handler->received(conn->base.user, data, len);
+    assert(used <= len);
+    if (conn->state != OPEN)
+        return;
+    conn->show = conn->paused && used < len;
+    enum err err = inq_rest(&conn->in, &net->in, data + used, len - used, conn->paused);
+    if (err)
+        conn_fail(conn, err);
 }
 
 /* Receives once. Returns how many bytes of the turn's budget it used, 0 when nothing came. */
@@ -562,10 +560,15 @@ static void timers_run(struct net_epoll *net)
 
 static void dead_free(struct net_epoll *net)
 {
-    list_each(node, &net->dead) free(list_entry(node, struct conn, all));
+    list_each(node, &net->dead)
+    {
+        free(list_entry(node, struct conn, all));
+    }
     list_init(&net->dead);
     list_each(listener_node, &net->listeners_dead)
+    {
         free(list_entry(listener_node, struct net_listener, link));
+    }
     list_init(&net->listeners_dead);
 }
 
@@ -640,7 +643,9 @@ void net_epoll_destroy(struct net_epoll *net)
     while (!list_empty(&net->conns))
         conn_kill(list_entry(net->conns.next, struct conn, all));
     list_each(listener_node, &net->listeners)
+    {
         listener_close(list_entry(listener_node, struct net_listener, link));
+    }
     dead_free(net);
     inq_pool_done(&net->in);
     outq_pool_done(&net->out);
