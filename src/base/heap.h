@@ -18,7 +18,8 @@ struct heap {
 };
 
 /* Puts node in, or moves it, to be due then. false when memory is exhausted. */
-bool heap_set(struct heap *heap, struct heap_node *node, int64_t due) __attribute__((warn_unused_result));
+bool heap_set(struct heap *heap, struct heap_node *node, int64_t due)
+    __attribute__((warn_unused_result));
 /* Harmless when node is in no heap. */
 void heap_remove(struct heap *heap, struct heap_node *node);
 /* NULL when empty. */

@@ -44,8 +44,8 @@ static inline void *map_get(const struct map *map, uint64_t key)
 bool map_put(struct map *map, uint64_t key, void *value) __attribute__((warn_unused_result));
 /* Takes key out and returns its value, NULL when absent. */
 void *map_take(struct map *map, uint64_t key);
-/* The first used slot at or behind *at; advances *at past it; NULL at the end. Start with 0. The map
- * must not change meanwhile. */
+/* The first used slot at or behind *at; advances *at past it; NULL at the end. Start with 0. The
+ * map must not change meanwhile. */
 struct map_slot *map_next(const struct map *map, uint32_t *at);
 void map_done(struct map *map);
 

@@ -16,9 +16,12 @@ struct ranges {
 };
 
 /* false when memory is exhausted; the set is then as before. */
-bool ranges_add(struct ranges *ranges, uint64_t first, uint64_t last) __attribute__((warn_unused_result));
-/* Takes out what is in first..last. false when memory is exhausted (splitting a range needs some). */
-bool ranges_remove(struct ranges *ranges, uint64_t first, uint64_t last) __attribute__((warn_unused_result));
+bool ranges_add(struct ranges *ranges, uint64_t first, uint64_t last)
+    __attribute__((warn_unused_result));
+/* Takes out what is in first..last. false when memory is exhausted (splitting a range needs some).
+ */
+bool ranges_remove(struct ranges *ranges, uint64_t first, uint64_t last)
+    __attribute__((warn_unused_result));
 bool ranges_has(const struct ranges *ranges, uint64_t number);
 /* The range that holds number, or the first behind it, NULL when there is none. */
 const struct range *ranges_at(const struct ranges *ranges, uint64_t number);

@@ -60,7 +60,8 @@ static inline struct entry_head entry_head_get(struct slice entry)
     };
 }
 
-/* Size of an AMQP entry's body in bytes; of any other form, of all behind the head. 0 when malformed. */
+/* Size of an AMQP entry's body in bytes; of any other form, of all behind the head. 0 when
+ * malformed. */
 static inline uint32_t entry_body_bytes(struct slice entry)
 {
     size_t at = ENTRY_HEAD_BYTES;

@@ -1,7 +1,7 @@
-/* Apply on append, answer on commit: what tells the outside "it is safe" waits in a ring, in journal
- * order, with the end of the journal as it was when the answer was made, and goes out when the
- * store has committed that far. Confirms of one channel that follow each other within a turn are
- * one event. */
+/* Apply on append, answer on commit: what tells the outside "it is safe" waits in a ring, in
+ * journal order, with the end of the journal as it was when the answer was made, and goes out when
+ * the store has committed that far. Confirms of one channel that follow each other within a turn
+ * are one event. */
 #include "core/cell_state.h"
 
 #include <assert.h>
@@ -13,7 +13,8 @@ struct pending {
     uint64_t turn;
     struct event event;
     bool is_change;
-    uint8_t *changes; /* catalog changes: owned; NULL with is_change: an answer that keeps their order */
+    uint8_t *
+        changes; /* catalog changes: owned; NULL with is_change: an answer that keeps their order */
     size_t changes_len;
 };
 
@@ -51,7 +52,6 @@ static struct pending *push(struct cell *cell)
 static void send(struct cell *cell, const struct event *event)
 {
     cell->config.out->event(cell->config.ctx, event);
-    parts_destroy(event->parts);
 }
 
 static bool is_safe(const struct cell *cell)
@@ -93,7 +93,8 @@ void cell_flush_confirms(struct cell *cell)
     send(cell, &event);
 }
 
-void cell_confirm(struct cell *cell, const struct asker *asker, uint64_t seq, enum err err, bool durable)
+void cell_confirm(struct cell *cell, const struct asker *asker, uint64_t seq, enum err err,
+                  bool durable)
 {
     if (seq == 0 || asker->conn == 0)
         return;
@@ -138,7 +139,8 @@ void cell_reply(struct cell *cell, const struct command *command, enum err err, 
         cell_answer(cell, &event, false);
 }
 
-void cell_reply_value(struct cell *cell, const struct command *command, uint64_t value, uint64_t value2)
+void cell_reply_value(struct cell *cell, const struct command *command, uint64_t value,
+                      uint64_t value2)
 {
     struct event event = {.type = EVENT_ANSWER, .asker = command->asker};
     event.value = value;
@@ -153,7 +155,8 @@ static void broadcast(struct cell *cell, uint8_t *changes, size_t len, const str
     free(changes);
 }
 
-void cell_change(struct cell *cell, uint8_t *changes, size_t len, const struct event *answer, bool durable)
+void cell_change(struct cell *cell, uint8_t *changes, size_t len, const struct event *answer,
+                 bool durable)
 {
     /* Later changes build on earlier ones: none overtakes one that still waits. */
     bool waits = false;

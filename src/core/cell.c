@@ -17,7 +17,8 @@ enum { RETENTION_LOOK_MS = 30 * 1000 };
 
 /* ---- Applying ---- */
 
-static enum err apply_append(struct cell *cell, const struct record *record, uint64_t entry_pos, uint64_t pos)
+static enum err apply_append(struct cell *cell, const struct record *record, uint64_t entry_pos,
+                             uint64_t pos)
 {
     for (uint32_t i = 0; i < record->target_count; i++) {
         uint64_t id = record->targets[i].object, base = record->targets[i].base;
@@ -32,7 +33,8 @@ static enum err apply_append(struct cell *cell, const struct record *record, uin
                 return ERR_NO_MEMORY;
             if (cell->replaying && pos < queue->ledger.reflects) {
                 if (!ledger_is_settled(&queue->ledger, base))
-                    err = stream_add(&queue->ledger.stream, base, 1, entry_pos, (uint32_t)record->bytes.len);
+                    err = stream_add(&queue->ledger.stream, base, 1, entry_pos,
+                                     (uint32_t)record->bytes.len);
             } else {
                 err = ledger_append(&queue->ledger, base, entry_pos, record->bytes);
             }
@@ -44,7 +46,8 @@ static enum err apply_append(struct cell *cell, const struct record *record, uin
     return ERR_NONE;
 }
 
-static enum err apply_batch(struct cell *cell, const struct record *record, uint64_t entry_pos, uint64_t pos)
+static enum err apply_batch(struct cell *cell, const struct record *record, uint64_t entry_pos,
+                            uint64_t pos)
 {
     uint64_t id = record->targets[0].object;
     struct partition *partition = map_get(&cell->partitions, id);
@@ -55,7 +58,8 @@ static enum err apply_batch(struct cell *cell, const struct record *record, uint
             return ERR_NO_MEMORY;
     }
     cell_touch(cell, &partition->tracked);
-    return partition_append(partition, record, record->targets[0].base, record->count, entry_pos, pos);
+    return partition_append(partition, record, record->targets[0].base, record->count, entry_pos,
+                            pos);
 }
 
 static enum err apply_ranges(struct cell *cell, const struct record *record, uint64_t pos)
@@ -80,14 +84,16 @@ static enum err apply_ranges(struct cell *cell, const struct record *record, uin
     return ERR_NONE;
 }
 
-static enum err apply_move(struct cell *cell, const struct record *record, uint64_t entry_pos, uint64_t pos)
+static enum err apply_move(struct cell *cell, const struct record *record, uint64_t entry_pos,
+                           uint64_t pos)
 {
     enum err err = apply_append(cell, record, entry_pos, pos);
     struct queue *queue = map_get(&cell->queues, record->object);
     if (err != ERR_NONE || queue == NULL || pos < queue->ledger.reflects)
         return err;
     cell_touch(cell, &queue->tracked);
-    return ledger_settle(&queue->ledger, record->offset, record->offset, record->body_bytes, record->body_bytes);
+    return ledger_settle(&queue->ledger, record->offset, record->offset, record->body_bytes,
+                         record->body_bytes);
 }
 
 static enum err apply_drop(struct cell *cell, uint64_t id)
@@ -102,7 +108,8 @@ static enum err apply_drop(struct cell *cell, uint64_t id)
 }
 
 /* The only function that changes durable state, at run time and at replay. */
-static enum err apply(struct cell *cell, const struct record *record, uint64_t entry_pos, uint64_t pos)
+static enum err apply(struct cell *cell, const struct record *record, uint64_t entry_pos,
+                      uint64_t pos)
 {
     switch (record->type) {
     case RECORD_APPEND:
@@ -157,8 +164,8 @@ static enum err fail(struct cell *cell, enum err err)
     return err;
 }
 
-enum err cell_append(struct cell *cell, struct record *record, bool durable, const struct slice *pieces,
-                     uint32_t piece_count)
+enum err cell_append(struct cell *cell, struct record *record, bool durable,
+                     const struct slice *pieces, uint32_t piece_count)
 {
     if (cell->failure != ERR_NONE)
         return cell->failure;
@@ -184,8 +191,8 @@ enum err cell_append(struct cell *cell, struct record *record, bool durable, con
     return err == ERR_NONE ? err : fail(cell, err);
 }
 
-enum err cell_append_ranges(struct cell *cell, struct record *record, const struct offset_range *ranges,
-                            uint32_t count)
+enum err cell_append_ranges(struct cell *cell, struct record *record,
+                            const struct offset_range *ranges, uint32_t count)
 {
     if (cell->failure != ERR_NONE)
         return cell->failure;
@@ -251,7 +258,8 @@ static bool encode(struct cell *cell, struct tracked *tracked, struct slice *val
     uint64_t reflects = store_end(cell->store);
     if (tracked->kind == OBJECT_GROUP)
         return groups_encode(cell->groups, tracked, value, reflects);
-    const struct queue *queue = tracked->kind == OBJECT_QUEUE ? list_entry(tracked, struct queue, tracked) : NULL;
+    const struct queue *queue =
+        tracked->kind == OBJECT_QUEUE ? list_entry(tracked, struct queue, tracked) : NULL;
     const struct partition *partition =
         tracked->kind == OBJECT_PARTITION ? list_entry(tracked, struct partition, tracked) : NULL;
     size_t size = queue ? ledger_size(&queue->ledger) : partition ? partition_size(partition) : 8;
@@ -271,7 +279,8 @@ static bool encode(struct cell *cell, struct tracked *tracked, struct slice *val
 
 static void forget_handed(struct cell *cell)
 {
-    list_each (node, &cell->handed) {
+    list_each(node, &cell->handed)
+    {
         struct tracked *tracked = list_entry(node, struct tracked, link);
         list_remove(node);
         if (tracked->dropped)
@@ -313,7 +322,8 @@ static void changes_lost(void *ctx)
     struct cell *cell = ctx;
     cell->gathering = false;
     definitions_changes_lost(cell);
-    list_each (node, &cell->handed) {
+    list_each(node, &cell->handed)
+    {
         list_remove(node);
         list_insert(&cell->changed, node);
     }
@@ -332,7 +342,7 @@ static bool entry_live(void *ctx, uint64_t stream, uint64_t base, uint32_t count
 static void committed(void *ctx, uint64_t end)
 {
     struct cell *cell = ctx;
-    list_each (node, &cell->uncommitted)
+    list_each(node, &cell->uncommitted)
         partition_committed(list_entry(node, struct partition, uncommitted_link), end);
     cell_committed(cell, end);
 }
@@ -414,7 +424,8 @@ void cell_destroy(struct cell *cell)
     route_done(&cell->route);
     cell_drop_pending(cell);
     forget_handed(cell);
-    list_each (node, &cell->changed) {
+    list_each(node, &cell->changed)
+    {
         struct tracked *tracked = list_entry(node, struct tracked, link);
         list_remove(node);
         if (tracked->dropped)
@@ -436,7 +447,8 @@ void cell_stop(struct cell *cell, void (*done)(void *ctx, enum err err), void *c
     store_stop(cell->store, done, ctx);
 }
 
-enum err cell_dump_catalog(struct cell *cell, enum err (*each)(void *ctx, struct slice change), void *ctx)
+enum err cell_dump_catalog(struct cell *cell, enum err (*each)(void *ctx, struct slice change),
+                           void *ctx)
 {
     return catalog_dump(cell->master, false, each, ctx);
 }
@@ -566,7 +578,8 @@ void cell_turn(struct cell *cell, int64_t now_ms, int64_t wall_ms)
 
 bool cell_work(struct cell *cell)
 {
-    for (struct heap_node *top; (top = heap_top(&cell->timers)) != NULL && top->due <= cell->now_ms;) {
+    for (struct heap_node *top;
+         (top = heap_top(&cell->timers)) != NULL && top->due <= cell->now_ms;) {
         struct timer *timer = list_entry(top, struct timer, node);
         heap_remove(&cell->timers, top);
         timer->fire(cell, timer);

@@ -1,10 +1,10 @@
 /* A cell: the unit of ownership. It holds queues, partitions and groups, decides commands, journals
- * and applies records, and hands out effects through cell_out. No thread, socket, file or clock: the
- * shard (or a simulation) calls it, tells it the time and performs the effects.
+ * and applies records, and hands out effects through cell_out. No thread, socket, file or clock:
+ * the shard (or a simulation) calls it, tells it the time and performs the effects.
  *
  * One turn: cell_turn with the time, then any number of commands and publishes, then cell_work,
- * which delivers, flushes the journal and runs what is due. Effects may be handed out at any of these
- * calls and when the store reports a commit; they must not call back into the cell. */
+ * which delivers, flushes the journal and runs what is due. Effects may be handed out at any of
+ * these calls and when the store reports a commit; they must not call back into the cell. */
 #ifndef WEIR_CORE_CELL_H
 #define WEIR_CORE_CELL_H
 
@@ -29,7 +29,7 @@ struct cell_publish {
 };
 
 struct cell_out {
-    /* To the connection asker.conn, or the cell named there. */
+    /* To the connection asker.conn, or the cell named there. Takes over event->parts. */
     void (*event)(void *ctx, const struct event *event);
     /* To the cell that the command's type and object name (may be this one). */
     void (*command)(void *ctx, const struct command *command);
@@ -63,7 +63,8 @@ static inline uint32_t cell_of(uint64_t object, uint32_t cells)
 }
 
 /* Cell 0: all definitions, to feed the shards' catalogs at start. */
-enum err cell_dump_catalog(struct cell *cell, enum err (*each)(void *ctx, struct slice change), void *ctx);
+enum err cell_dump_catalog(struct cell *cell, enum err (*each)(void *ctx, struct slice change),
+                           void *ctx);
 /* The shard's catalog learned of an object of this cell, or lost it. */
 void cell_queue_added(struct cell *cell, const struct queue_def *queue);
 void cell_queue_removed(struct cell *cell, const struct queue_def *queue);

@@ -58,7 +58,8 @@ static void queue_command(struct cell *cell, const struct command *command)
     if (queue == NULL || !queue->defined) {
         if (command->type != COMMAND_SETTLE && command->type != COMMAND_RETURN &&
             command->type != COMMAND_REJECT && command->type != COMMAND_WINDOW)
-            cell_reply(cell, command, command->type == COMMAND_CANCEL ? ERR_NONE : ERR_NOT_FOUND, NULL);
+            cell_reply(cell, command, command->type == COMMAND_CANCEL ? ERR_NONE : ERR_NOT_FOUND,
+                       NULL);
         return;
     }
     switch (command->type) {
@@ -92,7 +93,8 @@ static void queue_command(struct cell *cell, const struct command *command)
 
 static void refuse_partition(struct cell *cell, const struct command *command, enum err err)
 {
-    if (command->type == COMMAND_READ_STOP || (command->type == COMMAND_APPEND && command->append.silent))
+    if (command->type == COMMAND_READ_STOP ||
+        (command->type == COMMAND_APPEND && command->append.silent))
         return;
     if (command->type != COMMAND_READ) {
         cell_reply(cell, command, err, NULL);
@@ -211,8 +213,8 @@ void cell_event(struct cell *cell, const struct event *event)
 /* ---- Publishing ---- */
 
 /* Appends to targets of one kind of durability; queues hear of their new message. */
-static enum err append_to(struct cell *cell, const struct cell_publish *publish, struct record *record,
-                          bool durable)
+static enum err append_to(struct cell *cell, const struct cell_publish *publish,
+                          struct record *record, bool durable)
 {
     if (record->target_count == 0)
         return ERR_NONE;
@@ -221,8 +223,13 @@ static enum err append_to(struct cell *cell, const struct cell_publish *publish,
         return err;
     for (uint32_t i = 0; i < record->target_count; i++) {
         struct queue *queue = map_get(&cell->queues, record->targets[i].object);
-        if (queue != NULL)
+        if (queue != NULL) {
             queue_appended(queue, publish->expiry_ms);
+            continue;
+        }
+        struct partition *partition = map_get(&cell->partitions, record->targets[i].object);
+        if (partition != NULL && partition->routed)
+            partition_route(partition, record->targets[i].base);
     }
     return ERR_NONE;
 }
@@ -232,8 +239,8 @@ static void add_target(struct record *record, uint64_t object, uint64_t base)
     record->targets[record->target_count++] = (struct record_target){object, base};
 }
 
-static enum err publish_some(struct cell *cell, const struct cell_publish *publish, const uint64_t *targets,
-                             uint32_t count, bool *waits)
+static enum err publish_some(struct cell *cell, const struct cell_publish *publish,
+                             const uint64_t *targets, uint32_t count, bool *waits)
 {
     struct record durable, fleeting;
     durable.type = fleeting.type = RECORD_APPEND;

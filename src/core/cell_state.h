@@ -59,8 +59,8 @@ struct cell {
     struct map queues, partitions; /* by id */
     struct map conns;              /* struct attached, by connection id */
     struct groups *groups;
-    struct list busy;   /* queues that may have something to deliver or move */
-    struct list waking; /* partitions with readers to look at */
+    struct list busy;        /* queues that may have something to deliver or move */
+    struct list waking;      /* partitions with readers to look at */
     struct list uncommitted; /* partitions with appends that are not safe yet */
     struct heap timers;
 
@@ -87,8 +87,8 @@ struct cell {
     struct tracked producer_ids;
 
     int64_t retention_due_ms;
-    struct map deletions;  /* queue deletions under way, by tag */
-    struct map moves;      /* dead letters on their way to other cells, by sequence */
+    struct map deletions; /* queue deletions under way, by tag */
+    struct map moves;     /* dead letters on their way to other cells, by sequence */
     uint64_t next_tag;
     struct route_targets route; /* scratch */
     struct cell_stats stats;
@@ -98,23 +98,27 @@ struct cell {
 
 /* Encodes record, followed by its pieces (entry or bytes), and applies it. `durable` names the log.
  * On success record->bytes is where the pieces stand in memory. */
-enum err cell_append(struct cell *cell, struct record *record, bool durable, const struct slice *pieces,
-                     uint32_t piece_count);
+enum err cell_append(struct cell *cell, struct record *record, bool durable,
+                     const struct slice *pieces, uint32_t piece_count);
 /* The same for SETTLE and RETURN: ranges instead of pieces. Always durable. */
-enum err cell_append_ranges(struct cell *cell, struct record *record, const struct offset_range *ranges,
-                            uint32_t count);
+enum err cell_append_ranges(struct cell *cell, struct record *record,
+                            const struct offset_range *ranges, uint32_t count);
 
 /* ---- Effects ---- */
 
-/* Answers now, or, if durable, once everything journaled so far is safe. Takes over event->parts. */
+/* Answers now, or, if durable, once everything journaled so far is safe. Takes over event->parts.
+ */
 void cell_answer(struct cell *cell, const struct event *event, bool durable);
 /* An EVENT_PUBLISHED, now or after the commit. */
-void cell_confirm(struct cell *cell, const struct asker *asker, uint64_t seq, enum err err, bool durable);
+void cell_confirm(struct cell *cell, const struct asker *asker, uint64_t seq, enum err err,
+                  bool durable);
 /* The plain answer to a command: err and its words (may be NULL). */
 void cell_reply(struct cell *cell, const struct command *command, enum err err, const char *detail);
-void cell_reply_value(struct cell *cell, const struct command *command, uint64_t value, uint64_t value2);
+void cell_reply_value(struct cell *cell, const struct command *command, uint64_t value,
+                      uint64_t value2);
 /* Catalog changes that are broadcast, then answered, once they are safe. Takes over the bytes. */
-void cell_change(struct cell *cell, uint8_t *changes, size_t len, const struct event *answer, bool durable);
+void cell_change(struct cell *cell, uint8_t *changes, size_t len, const struct event *answer,
+                 bool durable);
 /* Sends out what was committed before `end`. */
 void cell_committed(struct cell *cell, uint64_t end);
 void cell_flush_confirms(struct cell *cell);
@@ -144,7 +148,7 @@ void definitions_changes_lost(struct cell *cell);
 void definitions_forget_saved(struct cell *cell);
 void definitions_done(struct cell *cell);
 /* Asks cell 0 to delete a queue, as that very connection (0: nobody). */
-void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id, uint64_t owner,
-                            uint64_t tag);
+void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id,
+                            uint64_t owner, uint64_t tag);
 
 #endif

@@ -40,22 +40,24 @@ enum command_type {
     COMMAND_PRODUCER_ID, /* -> EVENT_ANSWER, value = a new producer id */
 
     /* To the queue's cell (object = queue id). */
-    COMMAND_PUBLISH,      /* see struct publish; built by conn_publish */
-    COMMAND_SUBSCRIBE,    /* -> EVENT_ANSWER, then EVENT_DELIVER, ... */
-    COMMAND_CANCEL,       /* ends the subscription -> EVENT_ANSWER after its last delivery */
-    COMMAND_WINDOW,       /* the face sent out `window.bytes` of what was delivered to a subscription */
-    COMMAND_GET,          /* one message -> EVENT_DELIVER, or EVENT_ANSWER with ERR_NOT_FOUND: empty */
-    COMMAND_SETTLE,       /* data: struct offset_range[]; no answer */
-    COMMAND_RETURN,       /* data: the same; ready again, redelivered; no answer */
-    COMMAND_REJECT,       /* data: the same; dead-lettered or dropped; no answer */
-    COMMAND_PURGE,        /* -> EVENT_ANSWER, value = messages dropped */
+    COMMAND_PUBLISH,   /* see struct publish; built by conn_publish */
+    COMMAND_SUBSCRIBE, /* -> EVENT_ANSWER, then EVENT_DELIVER, ... */
+    COMMAND_CANCEL,    /* ends the subscription -> EVENT_ANSWER after its last delivery */
+    COMMAND_WINDOW, /* the face sent out `window.bytes` of what was delivered to a subscription */
+    COMMAND_GET,    /* one message -> EVENT_DELIVER, or EVENT_ANSWER with ERR_NOT_FOUND: empty */
+    COMMAND_SETTLE, /* data: struct offset_range[]; no answer */
+    COMMAND_RETURN, /* data: the same; ready again, redelivered; no answer */
+    COMMAND_REJECT, /* data: the same; dead-lettered or dropped; no answer */
+    COMMAND_PURGE,  /* -> EVENT_ANSWER, value = messages dropped */
     COMMAND_DELETE_QUEUE, /* -> EVENT_ANSWER, value = messages dropped; conditions in flags */
     COMMAND_QUEUE_STATUS, /* -> EVENT_ANSWER, value = ready messages, value2 = consumers */
 
     /* To the partition's cell (object = partition id). */
-    COMMAND_APPEND,    /* data: one record batch -> EVENT_ANSWER, value = base offset, value2 = append time or -1 */
-    COMMAND_READ,      /* -> EVENT_READ once there is enough, or time is over */
-    COMMAND_READ_STOP, /* the read with this tag is not wanted any more; its answer may still come */
+    COMMAND_APPEND, /* data: one record batch -> EVENT_ANSWER, value = base offset, value2 = append
+                       time or -1 */
+    COMMAND_READ,   /* -> EVENT_READ once there is enough, or time is over */
+    COMMAND_READ_STOP, /* the read with this tag is not wanted any more; its answer may still come
+                        */
     COMMAND_OFFSETS,   /* -> EVENT_ANSWER, value = offset, value2 = timestamp, -1 when none */
     COMMAND_TRIM,      /* delete records below offset -> EVENT_ANSWER, value = new first offset */
 
@@ -77,9 +79,9 @@ enum { DELETE_IF_UNUSED = 1, DELETE_IF_EMPTY = 2 };
 /* Where a COMMAND_OFFSETS looks. */
 enum offset_query {
     OFFSET_EARLIEST,
-    OFFSET_LATEST,     /* committed end */
-    OFFSET_AT_TIME,    /* first message whose timestamp is >= time_ms */
-    OFFSET_MAX_TIME,   /* the message with the largest timestamp */
+    OFFSET_LATEST,   /* committed end */
+    OFFSET_AT_TIME,  /* first message whose timestamp is >= time_ms */
+    OFFSET_MAX_TIME, /* the message with the largest timestamp */
 };
 
 struct command {
@@ -88,9 +90,10 @@ struct command {
     uint64_t object;
     union {
         struct {
-            uint64_t consumer;  /* chosen by the face, unique on the connection; names the subscription */
-            uint32_t prefetch;  /* most leases at a time, 0 = no limit */
-            uint32_t window;    /* most bytes delivered and not yet reported by COMMAND_WINDOW */
+            uint64_t
+                consumer; /* chosen by the face, unique on the connection; names the subscription */
+            uint32_t prefetch; /* most leases at a time, 0 = no limit */
+            uint32_t window;   /* most bytes delivered and not yet reported by COMMAND_WINDOW */
             int32_t priority;
             uint8_t flags;
         } subscribe; /* CANCEL and WINDOW use consumer */
@@ -102,9 +105,9 @@ struct command {
             bool no_ack;
         } get;
         struct {
-            uint64_t consumer;  /* 0: any lease of the asker's channel */
-            bool undelivered;   /* RETURN: was never shown to the client: no redelivered mark */
-        } settle; /* SETTLE, RETURN, REJECT */
+            uint64_t consumer; /* 0: any lease of the asker's channel */
+            bool undelivered;  /* RETURN: was never shown to the client: no redelivered mark */
+        } settle;              /* SETTLE, RETURN, REJECT */
         struct {
             uint8_t flags;
         } remove;
@@ -138,19 +141,20 @@ struct command {
  * the other (head: codec/entry.h). */
 struct publish {
     uint16_t channel;
-    uint64_t seq;        /* publisher confirm: EVENT_PUBLISHED names it; 0 = none wanted */
+    uint64_t seq; /* publisher confirm: EVENT_PUBLISHED names it; 0 = none wanted */
     bool persistent;
-    int64_t expiry_ms;   /* wall clock, 0 = none (also stands in the entry's head) */
+    int64_t expiry_ms; /* wall clock, 0 = none (also stands in the entry's head) */
     struct slice pieces[3];
     const struct exchange *exchange;
     struct route_message *message;
-    bool mandatory;      /* no target: nothing is done and 0 returned, so the face can return it */
+    bool mandatory; /* no target: nothing is done and 0 returned, so the face can return it */
 };
 
 enum event_type {
     EVENT_ANSWER,    /* asker, err, detail, value, value2, parts */
-    EVENT_PUBLISHED, /* asker.channel, first_seq..last_seq: safe (err = NONE) or refused (REJECTED, ...).
-                      * A message with n target cells (what conn_publish returned) gets n of them. */
+    EVENT_PUBLISHED, /* asker.channel, first_seq..last_seq: safe (err = NONE) or refused (REJECTED,
+                      * ...). A message with n target cells (what conn_publish returned) gets n of
+                      * them. */
     EVENT_DELIVER,   /* a message for `consumer`, or the answer to COMMAND_GET (consumer = 0) */
     EVENT_CANCELLED, /* the queue of `consumer` is gone: the subscription has ended */
     EVENT_READ,      /* asker, err, entries, first/end offsets */
@@ -161,10 +165,10 @@ struct delivery {
     uint64_t queue;
     uint64_t consumer;
     uint64_t offset;
-    uint32_t ready;       /* GET: messages that remain ready */
-    uint16_t count;       /* earlier deliveries; > 0 = redelivered */
+    uint32_t ready; /* GET: messages that remain ready */
+    uint16_t count; /* earlier deliveries; > 0 = redelivered */
     struct slice entry;
-    struct buf *buf;      /* entry stands in it: conn_share or copy; never kept without a reference */
+    struct buf *buf; /* entry stands in it: conn_share or copy; never kept without a reference */
 };
 
 struct event {
@@ -191,7 +195,8 @@ struct event {
         } read;
     };
     struct slice detail; /* ANSWER with an error: the words for the client, may be empty */
-    struct parts *parts; /* ANSWER to COMMAND_GROUP; destroyed by the caller after the face saw it */
+    struct parts
+        *parts; /* ANSWER to COMMAND_GROUP; destroyed by the caller after the face saw it */
 };
 
 #endif

@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum {
-    MOVE_ROUND = 256,               /* moves per queue and turn */
+    MOVE_ROUND = 256, /* moves per queue and turn */
     MOVE_ARENA_BYTES = 64 << 10,
     MOVE_ARENA_LIMIT = 192 << 20,
 };
@@ -48,8 +48,8 @@ static void move_free(struct move *move)
 }
 
 /* Sorts routed targets: those of this cell into move->targets, others are sent the entry. */
-static bool send_to_cells(struct queue *queue, struct move *move, const struct route_targets *targets,
-                          struct slice entry)
+static bool send_to_cells(struct queue *queue, struct move *move,
+                          const struct route_targets *targets, struct slice entry)
 {
     struct cell *cell = queue->cell;
     uint32_t cells = cell->config.cells;
@@ -61,7 +61,9 @@ static bool send_to_cells(struct queue *queue, struct move *move, const struct r
     }
     for (uint32_t i = 0; i < targets->count; i++) {
         if (targets->items[i].kind == TARGET_TOPIC)
-            ids[i] = targets->items[i].topic->partitions[move->offset % targets->items[i].topic->partition_count];
+            ids[i] =
+                targets->items[i]
+                    .topic->partitions[move->offset % targets->items[i].topic->partition_count];
         else
             ids[i] = targets->items[i].queue->id;
     }

@@ -72,7 +72,8 @@ static enum err carry_out(struct cell *cell, const struct catalog_changes *chang
     return ERR_NONE;
 }
 
-static void decide(struct cell *cell, const struct command *command, const struct catalog_request *request)
+static void decide(struct cell *cell, const struct command *command,
+                   const struct catalog_request *request)
 {
     struct catalog_changes changes = {0};
     struct catalog_problem problem = {{0}};
@@ -134,8 +135,8 @@ void definitions_conn_gone(struct cell *cell, const struct command *command)
     }
 }
 
-void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id, uint64_t owner,
-                            uint64_t tag)
+void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id,
+                            uint64_t owner, uint64_t tag)
 {
     struct parts *parts = parts_create(4096);
     struct catalog_request *request = parts ? arena_alloc(&parts->arena, sizeof *request) : NULL;
@@ -164,7 +165,8 @@ void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, u
 /* Checkpoint: the unsaved changes, one object each. */
 bool definitions_next_changed(struct cell *cell, struct store_object *out)
 {
-    list_each (node, &cell->catalog_unsaved) {
+    list_each(node, &cell->catalog_unsaved)
+    {
         struct unsaved *unsaved = list_entry(node, struct unsaved, link);
         if (unsaved->seq < cell->catalog_saved)
             continue;
@@ -187,7 +189,8 @@ void definitions_changes_lost(struct cell *cell)
 
 void definitions_forget_saved(struct cell *cell)
 {
-    list_each (node, &cell->catalog_unsaved) {
+    list_each(node, &cell->catalog_unsaved)
+    {
         struct unsaved *unsaved = list_entry(node, struct unsaved, link);
         if (unsaved->seq >= cell->catalog_saved)
             break;
@@ -198,7 +201,8 @@ void definitions_forget_saved(struct cell *cell)
 
 void definitions_done(struct cell *cell)
 {
-    list_each (node, &cell->catalog_unsaved) {
+    list_each(node, &cell->catalog_unsaved)
+    {
         list_remove(node);
         free(list_entry(node, struct unsaved, link));
     }

@@ -1,6 +1,7 @@
 /* A queue's durable half: which of its stream's messages are still owed to somebody. It is a range
  * (from the stream's first offset to its next) and its exceptions: what was settled out of order,
- * and how often a message was delivered and returned. A backlog therefore costs nothing per message.
+ * and how often a message was delivered and returned. A backlog therefore costs nothing per
+ * message.
  *
  * Only apply calls what changes it (at run time and at replay alike). Messages that stand in the
  * volatile log count while the broker runs and are left out of the stored form: after a restart
@@ -17,12 +18,13 @@
 #include "store/store.h"
 
 struct ledger {
-    struct stream stream;   /* its id is the queue's; first = the oldest unsettled message */
-    struct ranges settled;  /* above stream.first */
-    struct ranges fleeting; /* messages in the volatile log, settled or not; below first: forgotten */
-    struct map returns;     /* offset -> how often it was returned (as a uintptr_t) */
-    uint64_t count;         /* unsettled messages */
-    uint64_t bytes;         /* of their bodies */
+    struct stream stream;  /* its id is the queue's; first = the oldest unsettled message */
+    struct ranges settled; /* above stream.first */
+    struct ranges
+        fleeting;       /* messages in the volatile log, settled or not; below first: forgotten */
+    struct map returns; /* offset -> how often it was returned (as a uintptr_t) */
+    uint64_t count;     /* unsettled messages */
+    uint64_t bytes;     /* of their bodies */
     uint64_t durable_bytes; /* the part of bytes that is in the journal or extents */
     uint64_t reflects;      /* restored: records before this position are in it already */
 };
@@ -31,7 +33,8 @@ void ledger_init(struct ledger *ledger, struct store *store, uint64_t id);
 /* drop: its messages are gone for good. */
 void ledger_done(struct ledger *ledger, bool drop);
 
-/* A message was appended as stream.next (at replay: possibly behind a gap of lost volatile ones). */
+/* A message was appended as stream.next (at replay: possibly behind a gap of lost volatile ones).
+ */
 enum err ledger_append(struct ledger *ledger, uint64_t offset, uint64_t pos, struct slice entry);
 /* Settles what is unsettled in first..last; body_bytes = what that comes to in all, of which
  * durable_bytes in the journal or extents. */

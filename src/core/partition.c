@@ -1,6 +1,7 @@
 /* A partition's life and its writing side. An append is checked against the producer's sequence,
  * journaled and applied; it becomes visible, and is answered, when the journal is safe that far.
- * The stored form is u8 version (1), u64 reflects, u64 first, u64 next, producers (core/producer.c). */
+ * The stored form is u8 version (1), u64 reflects, u64 first, u64 next, producers
+ * (core/producer.c). */
 #include "core/partition.h"
 
 #include "base/endian.h"
@@ -65,14 +66,17 @@ static enum err note_uncommitted(struct partition *partition)
     if (partition->uncommitted_count > 0) {
         uint32_t mask = partition->uncommitted_capacity - 1;
         struct uncommitted *last =
-            &partition->uncommitted[(partition->uncommitted_head + partition->uncommitted_count - 1) & mask];
+            &partition
+                 ->uncommitted[(partition->uncommitted_head + partition->uncommitted_count - 1) &
+                               mask];
         if (last->end == end) {
             last->next = partition->stream.next;
             return ERR_NONE;
         }
     }
     if (partition->uncommitted_count == partition->uncommitted_capacity) {
-        uint32_t capacity = partition->uncommitted_capacity == 0 ? 8 : partition->uncommitted_capacity * 2;
+        uint32_t capacity =
+            partition->uncommitted_capacity == 0 ? 8 : partition->uncommitted_capacity * 2;
         struct uncommitted *ring = malloc(capacity * sizeof *ring);
         if (ring == NULL)
             return ERR_NO_MEMORY;
@@ -116,7 +120,8 @@ enum err partition_append(struct partition *partition, const struct record *reco
                           uint32_t count, uint64_t entry_pos, uint64_t record_pos)
 {
     bool replay = partition->cell->replaying;
-    enum err err = stream_add(&partition->stream, base, count, entry_pos, (uint32_t)record->bytes.len);
+    enum err err =
+        stream_add(&partition->stream, base, count, entry_pos, (uint32_t)record->bytes.len);
     if (err != ERR_NONE)
         return err;
     if (!replay)
@@ -130,7 +135,8 @@ enum err partition_append(struct partition *partition, const struct record *reco
             .count = count,
             .base = base,
         };
-        err = producers_note(&partition->producers, &batch, entry_head_get(record->bytes).timestamp_ms);
+        err = producers_note(&partition->producers, &batch,
+                             entry_head_get(record->bytes).timestamp_ms);
     }
     return err;
 }
@@ -191,12 +197,13 @@ void partition_produce(struct partition *partition, const struct command *comman
         }
     }
     uint8_t head[ENTRY_HEAD_BYTES];
-    entry_head_put(head, &(struct entry_head){
-                             .timestamp_ms = partition->log_append_time ? cell->wall_ms
-                                                                        : command->append.max_time_ms,
-                             .form = ENTRY_KAFKA,
-                             .flags = ENTRY_PERSISTENT,
-                         });
+    entry_head_put(head,
+                   &(struct entry_head){
+                       .timestamp_ms =
+                           partition->log_append_time ? cell->wall_ms : command->append.max_time_ms,
+                       .form = ENTRY_KAFKA,
+                       .flags = ENTRY_PERSISTENT,
+                   });
     struct slice pieces[2] = {slice_make(head, sizeof head), command->data};
     uint64_t base = partition->stream.next;
     enum err err = cell_append(cell, &record, true, pieces, 2);
@@ -221,8 +228,9 @@ void partition_delete_records(struct partition *partition, const struct command 
         return;
     }
     struct record record = {.type = RECORD_TRIM, .object = partition->stream.id, .offset = first};
-    enum err err = first <= partition->stream.first ? ERR_NONE
-                                                    : cell_append(partition->cell, &record, true, NULL, 0);
+    enum err err = first <= partition->stream.first
+                       ? ERR_NONE
+                       : cell_append(partition->cell, &record, true, NULL, 0);
     struct event event = {.type = EVENT_ANSWER, .err = err, .asker = command->asker};
     event.value = partition->stream.first;
     cell_answer(partition->cell, &event, true);
@@ -237,8 +245,10 @@ void partition_retain(struct partition *partition)
     producers_expire(&partition->producers, cell->wall_ms - PRODUCER_EXPIRY_MS);
     if (partition->retention_ms < 0 && partition->retention_bytes < 0)
         return;
-    uint64_t max_bytes = partition->retention_bytes < 0 ? UINT64_MAX : (uint64_t)partition->retention_bytes;
-    int64_t min_ms = partition->retention_ms < 0 ? INT64_MIN : cell->wall_ms - partition->retention_ms;
+    uint64_t max_bytes =
+        partition->retention_bytes < 0 ? UINT64_MAX : (uint64_t)partition->retention_bytes;
+    int64_t min_ms =
+        partition->retention_ms < 0 ? INT64_MIN : cell->wall_ms - partition->retention_ms;
     uint64_t first = stream_retain_from(&partition->stream, max_bytes, min_ms);
     if (first > partition->committed)
         first = partition->committed;

@@ -16,10 +16,11 @@ struct partition {
     struct producers producers;
     uint64_t topic;
     uint64_t committed; /* readers see offsets below it */
-    /* Ring: appended and not yet committed: when the journal is safe to `end`, offsets below `next` are. */
+    /* Ring: appended and not yet committed: when the journal is safe to `end`, offsets below `next`
+     * are. */
     struct uncommitted {
         uint64_t end, next;
-    } *uncommitted;
+    } * uncommitted;
     uint32_t uncommitted_head, uncommitted_count, uncommitted_capacity;
     struct list uncommitted_link; /* on cell->uncommitted while there are any */
     uint64_t reflects;

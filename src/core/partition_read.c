@@ -1,6 +1,6 @@
-/* A partition's reading side: a read gathers entries from its offset on, loading what is on disk, up
- * to its size; while there is less than its minimum it waits for commits until its deadline. Every
- * read gets exactly one EVENT_READ. */
+/* A partition's reading side: a read gathers entries from its offset on, loading what is on disk,
+ * up to its size; while there is less than its minimum it waits for commits until its deadline.
+ * Every read gets exactly one EVENT_READ. */
 #include "core/partition.h"
 
 #include <assert.h>
@@ -10,7 +10,7 @@
 enum { READ_ENTRIES_MAX = 4096 };
 
 struct reading {
-    struct list link; /* on partition->readers */
+    struct list link;            /* on partition->readers */
     struct partition *partition; /* NULL: it went away while a load was under way */
     struct asker asker;
     uint64_t offset; /* next to look at */
@@ -124,7 +124,8 @@ static bool serve(struct reading *reading)
 static void set_timer(struct partition *partition)
 {
     int64_t due = INT64_MAX;
-    list_each (node, &partition->readers) {
+    list_each(node, &partition->readers)
+    {
         const struct reading *reading = list_entry(node, struct reading, link);
         if (!reading->loading && reading->deadline_ms < due)
             due = reading->deadline_ms;
@@ -137,8 +138,7 @@ static void set_timer(struct partition *partition)
 
 void partition_work(struct partition *partition)
 {
-    list_each (node, &partition->readers)
-        serve(list_entry(node, struct reading, link));
+    list_each(node, &partition->readers) serve(list_entry(node, struct reading, link));
     set_timer(partition);
 }
 
@@ -163,7 +163,8 @@ void partition_read(struct partition *partition, const struct command *command)
 
 void partition_read_stop(struct partition *partition, const struct command *command)
 {
-    list_each (node, &partition->readers) {
+    list_each(node, &partition->readers)
+    {
         struct reading *reading = list_entry(node, struct reading, link);
         if (reading->asker.conn != command->asker.conn || reading->asker.tag != command->asker.tag)
             continue;
@@ -183,7 +184,8 @@ static void abandon(struct reading *reading)
 
 void partition_conn_gone(struct partition *partition, uint64_t conn)
 {
-    list_each (node, &partition->readers) {
+    list_each(node, &partition->readers)
+    {
         struct reading *reading = list_entry(node, struct reading, link);
         if (reading->asker.conn == conn)
             abandon(reading);
@@ -194,7 +196,8 @@ void partition_conn_gone(struct partition *partition, uint64_t conn)
 void partition_destroy(struct partition *partition, bool drop)
 {
     struct cell *cell = partition->cell;
-    list_each (node, &partition->readers) {
+    list_each(node, &partition->readers)
+    {
         struct reading *reading = list_entry(node, struct reading, link);
         if (drop && !reading->loading)
             finish(reading, ERR_NOT_FOUND);
@@ -233,7 +236,8 @@ void partition_offsets(struct partition *partition, const struct command *comman
             event.value = UINT64_MAX;
         break;
     case OFFSET_MAX_TIME:
-        event.value = partition->committed > partition->stream.first ? partition->committed - 1 : UINT64_MAX;
+        event.value =
+            partition->committed > partition->stream.first ? partition->committed - 1 : UINT64_MAX;
         break;
     }
     cell_answer(partition->cell, &event, false);

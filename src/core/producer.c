@@ -1,6 +1,6 @@
 /* Sequences count messages per producer and partition, from 0, and wrap behind 2^31 - 1. The stored
- * form is u32 n, n x {i64 id, i16 epoch, u8 batches, i64 time ms, batches x {i32 sequence, u32 count,
- * u64 base}}. */
+ * form is u32 n, n x {i64 id, i16 epoch, u8 batches, i64 time ms, batches x {i32 sequence, u32
+ * count, u64 base}}. */
 #include "core/producer.h"
 
 #include <stdlib.h>
@@ -29,7 +29,8 @@ static int32_t advance(int32_t sequence, uint32_t count)
     return (int32_t)(((uint64_t)sequence + count) & INT32_MAX);
 }
 
-enum err producers_check(const struct producers *producers, const struct producer_batch *batch, uint64_t *base)
+enum err producers_check(const struct producers *producers, const struct producer_batch *batch,
+                         uint64_t *base)
 {
     const struct producer *producer = map_get(&producers->table, key_of(batch->producer_id));
     if (producer == NULL)
@@ -39,7 +40,8 @@ enum err producers_check(const struct producers *producers, const struct produce
     if (batch->epoch > producer->epoch)
         return batch->sequence == 0 ? ERR_NONE : ERR_OUT_OF_ORDER;
     for (int i = 0; i < producer->batches; i++) {
-        if (producer->last[i].sequence == batch->sequence && producer->last[i].count == batch->count) {
+        if (producer->last[i].sequence == batch->sequence &&
+            producer->last[i].count == batch->count) {
             *base = producer->last[i].base;
             return ERR_DUPLICATE;
         }
@@ -70,7 +72,8 @@ static struct producer *find_or_add(struct producers *producers, int64_t id)
     return producer;
 }
 
-enum err producers_note(struct producers *producers, const struct producer_batch *batch, int64_t time_ms)
+enum err producers_note(struct producers *producers, const struct producer_batch *batch,
+                        int64_t time_ms)
 {
     struct producer *producer = find_or_add(producers, batch->producer_id);
     if (producer == NULL)

@@ -29,9 +29,11 @@ struct producer_batch {
 /* May this batch be appended? ERR_NONE: yes. ERR_DUPLICATE: it was already, *base is its offset
  * (UINT64_MAX: too long ago to say). ERR_OUT_OF_ORDER, ERR_FENCED otherwise. `base` of batch is not
  * looked at. */
-enum err producers_check(const struct producers *producers, const struct producer_batch *batch, uint64_t *base);
+enum err producers_check(const struct producers *producers, const struct producer_batch *batch,
+                         uint64_t *base);
 /* The batch was appended. */
-enum err producers_note(struct producers *producers, const struct producer_batch *batch, int64_t time_ms);
+enum err producers_note(struct producers *producers, const struct producer_batch *batch,
+                        int64_t time_ms);
 /* Forgets producers whose last batch is older. */
 void producers_expire(struct producers *producers, int64_t before_ms);
 void producers_done(struct producers *producers);

@@ -66,12 +66,14 @@ static void end_subscription(struct queue *queue, struct subscription *subscript
 {
     struct cell *cell = queue->cell;
     if (subscription->active && !quiet) {
-        struct event event = {.type = EVENT_CANCELLED,
-                              .asker = {.conn = subscription->conn, .channel = subscription->channel}};
+        struct event event = {
+            .type = EVENT_CANCELLED,
+            .asker = {.conn = subscription->conn, .channel = subscription->channel}};
         event.cancelled.consumer = subscription->consumer;
         cell_answer(cell, &event, false);
     }
-    list_each (node, &subscription->leases) {
+    list_each(node, &subscription->leases)
+    {
         struct lease *lease = list_entry(node, struct lease, link);
         map_take(&queue->leases, lease->offset);
         list_remove(node);
@@ -88,7 +90,8 @@ static void end_subscriptions(struct queue *queue, bool quiet)
     uint32_t at = 0;
     for (struct map_slot *slot; (slot = map_next(&cell->conns, &at)) != NULL;) {
         struct attached *attached = slot->value;
-        list_each (node, &attached->subscriptions) {
+        list_each(node, &attached->subscriptions)
+        {
             struct subscription *subscription = list_entry(node, struct subscription, conn_link);
             if (subscription->queue == queue)
                 end_subscription(queue, subscription, quiet);
@@ -101,11 +104,13 @@ void queue_destroy(struct queue *queue, bool drop, bool quiet)
     struct cell *cell = queue->cell;
     if (queue->consumers > 0 || queue->leases.count > 0)
         end_subscriptions(queue, quiet);
-    list_each (node, &queue->moves) {
+    list_each(node, &queue->moves)
+    {
         list_remove(node);
         free(list_entry(node, struct move, link));
     }
-    list_each (node, &queue->gets) {
+    list_each(node, &queue->gets)
+    {
         list_remove(node);
         free(node); /* the link is the first member */
     }
@@ -158,7 +163,8 @@ enum err queue_admits(const struct queue *queue)
     return ERR_REJECTED;
 }
 
-/* Over its length, a queue that drops its head does so in queue_work: the head may have to be read. */
+/* Over its length, a queue that drops its head does so in queue_work: the head may have to be read.
+ */
 void queue_appended(struct queue *queue, int64_t expiry_ms)
 {
     if (expiry_ms != 0 || queue->options.message_ttl_ms >= 0) {
@@ -322,8 +328,8 @@ void queue_tidy(struct queue *queue)
     }
 }
 
-enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count, uint64_t bytes,
-                      uint64_t durable_bytes)
+enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
+                      uint64_t bytes, uint64_t durable_bytes)
 {
     if (count == 0)
         return ERR_NONE;
@@ -334,9 +340,8 @@ enum err queue_settle(struct queue *queue, const struct offset_range *ranges, ui
     }
     queue->cell->stats.settled += count;
     if (durable) {
-        struct record record = {.type = RECORD_SETTLE,
-                                .object = queue->ledger.stream.id,
-                                .body_bytes = durable_bytes};
+        struct record record = {
+            .type = RECORD_SETTLE, .object = queue->ledger.stream.id, .body_bytes = durable_bytes};
         /* What only memory knows is settled outside the record. */
         queue->ledger.bytes -= bytes - durable_bytes;
         return cell_append_ranges(queue->cell, &record, ranges, count);

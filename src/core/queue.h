@@ -11,9 +11,9 @@
 /* A consumer. It outlives its cancellation while it holds leases. One with consumer = 0 stands for
  * the leases of a channel's COMMAND_GETs. */
 struct subscription {
-    struct list queue_link;   /* on queue->subscriptions while active */
-    struct list conn_link;    /* on attached->subscriptions */
-    struct list leases;       /* struct lease, oldest first */
+    struct list queue_link; /* on queue->subscriptions while active */
+    struct list conn_link;  /* on attached->subscriptions */
+    struct list leases;     /* struct lease, oldest first */
     struct queue *queue;
     uint64_t conn, consumer;
     uint16_t channel;
@@ -64,9 +64,9 @@ struct queue {
     struct map leases;            /* by offset */
     struct list subscriptions;    /* active, highest priority first, then by turn */
     struct list moves;
-    struct list gets;             /* struct parked_get: COMMAND_GETs that wait for a read */
-    uint32_t moving;              /* on moves, and those handed to other cells */
-    int64_t used_ms;              /* last use, for x-expires */
+    struct list gets; /* struct parked_get: COMMAND_GETs that wait for a read */
+    uint32_t moving;  /* on moves, and those handed to other cells */
+    int64_t used_ms;  /* last use, for x-expires */
     struct stream_load load;
 };
 
@@ -111,8 +111,8 @@ void queue_take(struct queue *queue, uint64_t offset);
 /* Looks the entry up: HIT, END (gone), or MISS: loading, queue_work is called again later. */
 enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry *out);
 /* Settles ranges (journaled when any of them is durable). */
-enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count, uint64_t bytes,
-                      uint64_t durable_bytes);
+enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
+                      uint64_t bytes, uint64_t durable_bytes);
 /* Frees the lease; its subscription may go with it. */
 void queue_unlease(struct queue *queue, struct lease *lease);
 void subscription_release(struct subscription *subscription);

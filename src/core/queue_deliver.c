@@ -1,6 +1,6 @@
-/* Delivering: consumers attach with credit, and each round hands the first ready messages to them in
- * turn. A message given to a consumer that acknowledges is leased to it; one given to a consumer that
- * does not is settled at once. */
+/* Delivering: consumers attach with credit, and each round hands the first ready messages to them
+ * in turn. A message given to a consumer that acknowledges is leased to it; one given to a consumer
+ * that does not is settled at once. */
 #include "core/queue.h"
 
 #include "codec/entry.h"
@@ -10,12 +10,14 @@
 
 enum { DELIVER_ROUND = 512 }; /* messages per queue and turn, so that others get theirs */
 
-static struct subscription *subscription_find(struct queue *queue, const struct asker *asker, uint64_t consumer)
+static struct subscription *subscription_find(struct queue *queue, const struct asker *asker,
+                                              uint64_t consumer)
 {
     struct attached *attached = cell_attached(queue->cell, asker->conn, false);
     if (attached == NULL)
         return NULL;
-    list_each (node, &attached->subscriptions) {
+    list_each(node, &attached->subscriptions)
+    {
         struct subscription *subscription = list_entry(node, struct subscription, conn_link);
         if (subscription->queue == queue && subscription->channel == asker->channel &&
             subscription->consumer == consumer)
@@ -56,8 +58,8 @@ void queue_subscribe(struct queue *queue, const struct command *command)
     struct cell *cell = queue->cell;
     bool exclusive = (command->subscribe.flags & SUBSCRIBE_EXCLUSIVE) != 0;
     bool taken = false;
-    list_each (node, &queue->subscriptions)
-        taken = taken || list_entry(node, struct subscription, queue_link)->exclusive;
+    list_each(node, &queue->subscriptions) taken =
+        taken || list_entry(node, struct subscription, queue_link)->exclusive;
     if (taken || (exclusive && queue->consumers > 0)) {
         cell_reply(cell, command, ERR_EXCLUSIVE_USE, NULL);
         return;
@@ -92,7 +94,8 @@ void subscription_release(struct subscription *subscription)
 
 /* Ends deliveries to it. An auto-delete queue goes with its last consumer: then the answer to
  * `command` (may be NULL) waits for that, and true is returned. */
-static bool deactivate(struct queue *queue, struct subscription *subscription, const struct command *command)
+static bool deactivate(struct queue *queue, struct subscription *subscription,
+                       const struct command *command)
 {
     struct cell *cell = queue->cell;
     assert(subscription->active);
@@ -158,7 +161,8 @@ static bool has_credit(const struct subscription *subscription)
 /* The consumer whose turn it is; NULL when none has credit. */
 static struct subscription *pick(struct queue *queue)
 {
-    list_each (node, &queue->subscriptions) {
+    list_each(node, &queue->subscriptions)
+    {
         struct subscription *subscription = list_entry(node, struct subscription, queue_link);
         if (has_credit(subscription))
             return subscription;
@@ -169,8 +173,8 @@ static struct subscription *pick(struct queue *queue)
 }
 
 /* NULL when memory is exhausted. */
-static struct lease *lease_create(struct queue *queue, struct subscription *subscription, uint64_t offset,
-                                  struct slice entry)
+static struct lease *lease_create(struct queue *queue, struct subscription *subscription,
+                                  uint64_t offset, struct slice entry)
 {
     struct lease *lease = malloc(sizeof *lease);
     if (lease == NULL)
@@ -233,7 +237,8 @@ static void end_run(struct queue *queue, struct settled_run *run)
         queue->cell->failure = ERR_NO_MEMORY;
 }
 
-static void add_to_run(struct queue *queue, struct settled_run *run, uint64_t offset, struct slice entry)
+static void add_to_run(struct queue *queue, struct settled_run *run, uint64_t offset,
+                       struct slice entry)
 {
     if (run->any && run->range.last + 1 != offset)
         end_run(queue, run);
@@ -381,7 +386,8 @@ void queue_conn_gone(struct cell *cell, uint64_t conn, int32_t channel)
     struct attached *attached = cell_attached(cell, conn, false);
     if (attached == NULL)
         return;
-    list_each (node, &attached->subscriptions) {
+    list_each(node, &attached->subscriptions)
+    {
         struct subscription *subscription = list_entry(node, struct subscription, conn_link);
         if (channel >= 0 && subscription->channel != (uint16_t)channel)
             continue;

@@ -75,7 +75,8 @@ static void make_ready(struct queue *queue, const struct gathered *gathered)
     queue_wake(queue);
 }
 
-static void resolve_ranges(struct queue *queue, const struct command *command, struct gathered *gathered)
+static void resolve_ranges(struct queue *queue, const struct command *command,
+                           struct gathered *gathered)
 {
     size_t count = command->data.len / sizeof(struct offset_range);
     for (size_t i = 0; i < count; i++) {
@@ -103,8 +104,8 @@ void queue_resolve(struct queue *queue, const struct command *command)
     struct gathered gathered = {0};
     resolve_ranges(queue, command, &gathered);
     if (command->type == COMMAND_SETTLE) {
-        if (queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes, gathered.durable_bytes) !=
-            ERR_NONE)
+        if (queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes,
+                         gathered.durable_bytes) != ERR_NONE)
             queue->cell->failure = ERR_IO;
     } else if (command->type == COMMAND_RETURN) {
         if (!command->settle.undelivered)
@@ -123,7 +124,8 @@ void queue_resolve(struct queue *queue, const struct command *command)
 void queue_give_back(struct queue *queue, struct subscription *subscription)
 {
     struct gathered gathered = {0};
-    list_each (node, &subscription->leases) {
+    list_each(node, &subscription->leases)
+    {
         struct lease *lease = list_entry(node, struct lease, link);
         gather(&gathered, lease->offset);
         queue_unlease(queue, lease);
@@ -160,9 +162,9 @@ void queue_purge(struct queue *queue, const struct command *command)
             gathered.ranges[gathered.count - 1].last = rest.last;
     }
     const struct ledger *ledger = &queue->ledger;
-    enum err err = queue_settle(queue, gathered.ranges, gathered.count,
-                                ledger->bytes > kept ? ledger->bytes - kept : 0,
-                                ledger->durable_bytes > kept_durable ? ledger->durable_bytes - kept_durable : 0);
+    enum err err = queue_settle(
+        queue, gathered.ranges, gathered.count, ledger->bytes > kept ? ledger->bytes - kept : 0,
+        ledger->durable_bytes > kept_durable ? ledger->durable_bytes - kept_durable : 0);
     free(gathered.ranges);
     queue->used_ms = queue->cell->now_ms;
     if (err != ERR_NONE) {

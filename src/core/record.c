@@ -56,7 +56,9 @@ uint8_t *record_put_head(uint8_t *at, const struct record *record)
     at[0] = (uint8_t)record->type;
     at[1] = (uint8_t)record->target_count;
     be16_put(at + 2, record->type == RECORD_BATCH ? (uint16_t)record->producer_epoch : 0);
-    be32_put(at + 4, has_ranges ? record->range_count : record->type == RECORD_BATCH ? record->count : 0);
+    be32_put(at + 4, has_ranges                     ? record->range_count
+                     : record->type == RECORD_BATCH ? record->count
+                                                    : 0);
     at += COMMON_BYTES;
     switch (record->type) {
     case RECORD_APPEND:

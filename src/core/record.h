@@ -7,9 +7,8 @@
  *   BATCH         i16 epoch, u32 count, u64 object, u64 base, i64 producer, i32 sequence, entry
  *   SETTLE        u16 0, u32 count, u64 queue, u64 body bytes, count x {u64 first, u64 last}
  *   RETURN        u16 0, u32 count, u64 queue, u64 0, count x {u64 first, u64 last}
- *   MOVE          u16 0, u32 0, u64 queue, u64 offset, u64 body bytes, n x {u64 object, u64 base}, entry
- *   TRIM          u16 0, u32 0, u64 partition, u64 first
- *   DROP          u16 0, u32 0, u64 object
+ *   MOVE          u16 0, u32 0, u64 queue, u64 offset, u64 body bytes, n x {u64 object, u64 base},
+ * entry TRIM          u16 0, u32 0, u64 partition, u64 first DROP          u16 0, u32 0, u64 object
  *   CATALOG       u16 0, u32 0, one change (core/catalog.h)
  *   GROUP         u16 0, u32 0, bytes of core/group.c
  *   PRODUCER_IDS  u16 0, u32 0, u64 next free id */

@@ -1,0 +1,161 @@
+/* The file `weir` is written once, to a temporary name, synced and renamed: it is whole or absent.
+ */
+#include "server/data.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DATA_VERSION = 1, CELLS_MOST = 64 };
+
+static enum err say(char problem[512], const char *what, const char *path)
+{
+    snprintf(problem, 512, "%s %.300s: %s", what, path, strerror(errno));
+    return ERR_IO;
+}
+
+static enum err make_folders(const char *path, char problem[512])
+{
+    char part[4096];
+    size_t len = strlen(path);
+    if (len == 0 || len >= sizeof part) {
+        snprintf(problem, 512, "the data folder's name is empty or too long");
+        return ERR_INVALID;
+    }
+    memcpy(part, path, len + 1);
+    for (size_t i = 1; i <= len; i++) {
+        if (part[i] != '/' && part[i] != '\0')
+            continue;
+        char saved = part[i];
+        part[i] = '\0';
+        if (mkdir(part, 0750) != 0 && errno != EEXIST)
+            return say(problem, "cannot make folder", part);
+        part[i] = saved;
+    }
+    return ERR_NONE;
+}
+
+static enum err lock(const char *path, int *out, char problem[512])
+{
+    char name[4200];
+    snprintf(name, sizeof name, "%s/lock", path);
+    int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return say(problem, "cannot open", name);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        snprintf(problem, 512, "another broker uses the data folder %.300s", path);
+        close(fd);
+        return ERR_IN_USE;
+    }
+    *out = fd;
+    return ERR_NONE;
+}
+
+static enum err write_all(int fd, const char *text, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, text, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return ERR_IO;
+        text += n;
+        len -= (size_t)n;
+    }
+    return ERR_NONE;
+}
+
+static enum err sync_folder(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return ERR_IO;
+    int failed = fsync(fd);
+    close(fd);
+    return failed ? ERR_IO : ERR_NONE;
+}
+
+static enum err create(const char *path, struct data_folder *data, char problem[512])
+{
+    if (getrandom(data->cluster_id, sizeof data->cluster_id, 0) != sizeof data->cluster_id)
+        return say(problem, "no random numbers for", path);
+    char name[4200], temporary[4200], text[256];
+    snprintf(name, sizeof name, "%s/weir", path);
+    snprintf(temporary, sizeof temporary, "%s/weir.new", path);
+    int len = snprintf(text, sizeof text, "version = %d\ncells = %u\ncluster = ", DATA_VERSION,
+                       data->cells);
+    for (size_t i = 0; i < sizeof data->cluster_id; i++)
+        len += snprintf(text + len, sizeof text - (size_t)len, "%02x", data->cluster_id[i]);
+    len += snprintf(text + len, sizeof text - (size_t)len, "\n");
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return say(problem, "cannot make", temporary);
+    enum err err = write_all(fd, text, (size_t)len);
+    if (err == ERR_NONE && fdatasync(fd) != 0)
+        err = ERR_IO;
+    close(fd);
+    if (err == ERR_NONE && rename(temporary, name) != 0)
+        err = ERR_IO;
+    if (err == ERR_NONE)
+        err = sync_folder(path);
+    return err == ERR_NONE ? err : say(problem, "cannot write", name);
+}
+
+static enum err parse(const char *text, struct data_folder *data)
+{
+    unsigned version = 0, cells = 0;
+    char cluster[33] = "";
+    if (sscanf(text, "version = %u cells = %u cluster = %32[0-9a-f]", &version, &cells, cluster) !=
+            3 ||
+        version != DATA_VERSION || cells < 1 || cells > CELLS_MOST || strlen(cluster) != 32)
+        return ERR_CORRUPT;
+    data->cells = cells;
+    for (size_t i = 0; i < sizeof data->cluster_id; i++) {
+        unsigned byte = 0;
+        if (sscanf(cluster + 2 * i, "%2x", &byte) != 1)
+            return ERR_CORRUPT;
+        data->cluster_id[i] = (uint8_t)byte;
+    }
+    return ERR_NONE;
+}
+
+enum err data_folder_open(const char *path, uint32_t cells, struct data_folder *out,
+                          char problem[512])
+{
+    struct data_folder data = {.lock = -1, .cells = cells};
+    enum err err = make_folders(path, problem);
+    if (err == ERR_NONE)
+        err = lock(path, &data.lock, problem);
+    if (err != ERR_NONE)
+        return err;
+    char name[4200], text[512] = "";
+    snprintf(name, sizeof name, "%s/weir", path);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t n = read(fd, text, sizeof text - 1);
+        close(fd);
+        err = n > 0 ? parse(text, &data) : ERR_CORRUPT;
+        if (err != ERR_NONE)
+            snprintf(problem, 512, "%.300s is not one that this version understands", name);
+    } else if (errno == ENOENT) {
+        err = create(path, &data, problem);
+    } else {
+        err = say(problem, "cannot read", name);
+    }
+    if (err != ERR_NONE) {
+        close(data.lock);
+        return err;
+    }
+    *out = data;
+    return ERR_NONE;
+}
+
+void data_folder_close(struct data_folder *data)
+{
+    close(data->lock);
+}

@@ -1,0 +1,384 @@
+/* Start: lock the data folder; every shard's thread opens its cells; shard 0 feeds the catalog to
+ * all; then all listen, shard 0 first (it picks the ports); `ready`. The main thread only waits for
+ * signals and moves everybody from one phase to the next. End: each shard closes its connections,
+ * checkpoints its cells and returns. */
+#include "server/server.h"
+
+#include "base/log.h"
+#include "io/loop.h"
+#include "server/data.h"
+#include "shard/shard.h"
+#include "store/state.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    SPIN_US = 20,
+    FILES_KEPT = 256, /* descriptors that are not connections */
+    LINGER_MS = 2000,
+};
+
+enum phase {
+    PHASE_OPEN,  /* shards open their cells */
+    PHASE_FEED,  /* shard 0 hands the catalog around */
+    PHASE_FIRST, /* shard 0 listens */
+    PHASE_ALL,   /* the others listen */
+    PHASE_RUN,
+    PHASE_STOP,
+};
+
+struct server;
+
+struct worker {
+    struct server *server;
+    uint32_t number;
+    pthread_t thread;
+    struct loop *loop;
+    struct shard *shard;
+    bool fed, listening;
+    enum err err;
+};
+
+struct server {
+    const struct config *config;
+    struct broker broker;
+    struct worker workers[SHARDS_MAX];
+    uint16_t ports[CONFIG_LISTEN_MAX];
+    _Atomic int phase;
+    pthread_mutex_t mutex; /* guards the counts */
+    pthread_cond_t changed;
+    uint32_t opened, ready, listening, ended;
+};
+
+static const struct face *const faces[CONFIG_FACE_COUNT] = {
+    [CONFIG_FACE_AMQP] = &face_amqp,
+    [CONFIG_FACE_KAFKA] = &face_kafka,
+};
+
+static void count_up(struct server *server, uint32_t *count)
+{
+    pthread_mutex_lock(&server->mutex);
+    (*count)++;
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->mutex);
+}
+
+static void fail(struct worker *worker, enum err err)
+{
+    worker->err = err;
+    atomic_store(&worker->server->broker.failed, true);
+    pthread_mutex_lock(&worker->server->mutex);
+    pthread_cond_broadcast(&worker->server->changed);
+    pthread_mutex_unlock(&worker->server->mutex);
+}
+
+static enum err listen_all(struct worker *worker)
+{
+    struct server *server = worker->server;
+    const struct config *config = server->config;
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const struct config_listen *listen = &config->listen[i];
+        uint16_t port = worker->number == 0 ? listen->port : server->ports[i];
+        enum err err = shard_listen(worker->shard, faces[listen->face], listen->host, port, &port);
+        if (err != ERR_NONE) {
+            log_event(server->broker.log, LOG_ERROR, "cannot listen",
+                      (const struct log_field[]){log_text("face", faces[listen->face]->name),
+                                                 log_text("host", listen->host),
+                                                 log_uint("port", listen->port),
+                                                 log_text("error", err_text(err)), log_end()});
+            return err;
+        }
+        server->ports[i] = port;
+    }
+    return ERR_NONE;
+}
+
+/* What the phase asks of this shard. */
+static void follow_phase(struct worker *worker, enum phase phase)
+{
+    struct server *server = worker->server;
+    if (phase >= PHASE_FEED && !worker->fed && (worker->number > 0 || phase == PHASE_FEED)) {
+        if (worker->number == 0 && !shard_ready(worker->shard))
+            shard_feed(worker->shard);
+        worker->fed = true;
+    }
+    if (!worker->listening && phase >= (worker->number == 0 ? PHASE_FIRST : PHASE_ALL) &&
+        phase < PHASE_STOP) {
+        worker->listening = true;
+        enum err err = listen_all(worker);
+        if (err != ERR_NONE)
+            fail(worker, err);
+        else
+            count_up(server, &server->listening);
+    }
+}
+
+static void run_loop(struct worker *worker)
+{
+    struct server *server = worker->server;
+    struct loop *loop = worker->loop;
+    int64_t deadline = 0, stop_by = INT64_MAX;
+    bool told_ready = false;
+    enum err err = ERR_NONE;
+    for (;;) {
+        enum phase phase = atomic_load(&server->phase);
+        follow_phase(worker, phase);
+        if (phase == PHASE_STOP) {
+            shard_stop(worker->shard);
+            if (stop_by == INT64_MAX)
+                stop_by = loop_now_ms(loop) + LINGER_MS;
+            bool lingers = loop_lingering(loop) > 0 && loop_now_ms(loop) < stop_by;
+            if (shard_stopped(worker->shard, &err) && !lingers)
+                break;
+            if (atomic_load(&server->broker.failed))
+                break;
+            deadline = loop_now_ms(loop) + 5;
+        }
+        loop_turn(loop, deadline, deadline <= loop_now_ms(loop));
+        shard_time(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
+        deadline = shard_turn(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
+        loop_flush(loop);
+        if (!told_ready && shard_ready(worker->shard)) {
+            told_ready = true;
+            count_up(server, &server->ready);
+        }
+    }
+    worker->err = err;
+}
+
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    struct server *server = worker->server;
+    uint64_t seed = 0;
+    struct loop_config config = {.shard = worker->number, .spin_us = SPIN_US};
+    enum err err = loop_create(&config, &worker->loop);
+    if (err == ERR_NONE && getrandom(&seed, sizeof seed, 0) != sizeof seed)
+        err = ERR_IO;
+    if (err == ERR_NONE)
+        err = shard_create(&server->broker, worker->number, loop_net(worker->loop),
+                           loop_disk(worker->loop), loop_now_ms(worker->loop),
+                           loop_wall_ms(worker->loop), seed, &worker->shard);
+    if (err != ERR_NONE) {
+        fail(worker, err);
+    } else {
+        count_up(server, &server->opened);
+        run_loop(worker);
+    }
+    count_up(server, &server->ended);
+    return NULL;
+}
+
+static void wake(void *ctx, uint32_t shard)
+{
+    struct server *server = ctx;
+    if (server->workers[shard].loop != NULL)
+        loop_wake(server->workers[shard].loop);
+}
+
+static void set_phase(struct server *server, enum phase phase)
+{
+    atomic_store(&server->phase, (int)phase);
+    for (uint32_t i = 0; i < server->broker.shard_count; i++)
+        wake(server, i);
+}
+
+/* Waits until *count reaches all shards; false when something failed. */
+static bool wait_for(struct server *server, const uint32_t *count, uint32_t all)
+{
+    pthread_mutex_lock(&server->mutex);
+    while (*count < all && !atomic_load(&server->broker.failed))
+        pthread_cond_wait(&server->changed, &server->mutex);
+    pthread_mutex_unlock(&server->mutex);
+    return !atomic_load(&server->broker.failed);
+}
+
+static void print_start(const struct server *server)
+{
+    const struct config *config = server->config;
+    printf("weir version=%s shards=%u cells=%u durability=%s data=%s\n", WEIR_VERSION,
+           server->broker.shard_count, server->broker.cell_count,
+           config->durability == CONFIG_DURABILITY_SYNC ? "sync" : "os", config->data);
+    printf("access user=guest password=guest from=loopback\n");
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const char *host = config->listen[i].host;
+        const char *form =
+            strchr(host, ':') ? "listen face=%s addr=[%s]:%u\n" : "listen face=%s addr=%s:%u\n";
+        printf(form, faces[config->listen[i].face]->name, host, server->ports[i]);
+    }
+    printf("change weir serve --listen FACE=HOST:PORT --data DIR (weir serve --help)\n");
+    printf("ready\n");
+    fflush(stdout);
+}
+
+static bool start(struct server *server)
+{
+    uint32_t shards = server->broker.shard_count;
+    for (uint32_t i = 0; i < shards; i++) {
+        struct worker *worker = &server->workers[i];
+        worker->server = server;
+        worker->number = i;
+        if (pthread_create(&worker->thread, NULL, run, worker) != 0) {
+            server->broker.shard_count = i;
+            fail(worker, ERR_NO_MEMORY);
+            return false;
+        }
+    }
+    if (!wait_for(server, &server->opened, shards))
+        return false;
+    set_phase(server, PHASE_FEED);
+    if (!wait_for(server, &server->ready, shards))
+        return false;
+    set_phase(server, PHASE_FIRST);
+    if (!wait_for(server, &server->listening, 1))
+        return false;
+    set_phase(server, PHASE_ALL);
+    return wait_for(server, &server->listening, shards);
+}
+
+/* Until a signal asks to stop, or storage has failed. */
+static void wait_for_end(struct server *server, const sigset_t *signals)
+{
+    struct timespec period = {.tv_nsec = 200 * 1000 * 1000};
+    while (!atomic_load(&server->broker.failed)) {
+        if (sigtimedwait(signals, NULL, &period) >= 0)
+            return;
+    }
+}
+
+static uint32_t count_cpus(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    int count = CPU_COUNT(&set);
+    return count < 1 ? 1 : (uint32_t)count;
+}
+
+/* As many descriptors as the operator allows; returns the limit. */
+static uint64_t raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 1024;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 1024;
+    return limit.rlim_cur;
+}
+
+static void fill_broker(struct server *server, const struct data_folder *data,
+                        const struct log *log, const char *name)
+{
+    const struct config *config = server->config;
+    struct broker *broker = &server->broker;
+    uint32_t shards = config->shards == 0 ? count_cpus() : config->shards;
+    if (shards > data->cells)
+        shards = data->cells;
+    uint64_t files = raise_file_limit();
+    uint64_t connections = config->max_connections != 0 ? config->max_connections
+                           : files > FILES_KEPT * 2     ? files - FILES_KEPT
+                                                        : FILES_KEPT;
+    broker->faces = (struct face_config){
+        .frame_max = config->frame_max,
+        .heartbeat_s = config->heartbeat_s,
+        .channel_max = (uint16_t)config->channel_max,
+        .max_message_bytes = config->max_message_bytes,
+        .max_batch_bytes = config->kafka_max_batch_bytes,
+        .max_request_bytes = 100 << 20,
+        .default_partitions = config->default_partitions,
+        .auto_create_topics = config->auto_create_topics,
+        .cluster_name = name,
+        .version = WEIR_VERSION,
+    };
+    memcpy(broker->faces.cluster_id, data->cluster_id, sizeof data->cluster_id);
+    broker->log = log;
+    broker->data = config->data;
+    broker->shard_count = shards;
+    broker->cell_count = data->cells;
+    broker->sync = config->durability == CONFIG_DURABILITY_SYNC;
+    broker->segment_bytes = (uint64_t)config->journal_limit_mib << 20;
+    broker->memory_limit = (uint64_t)config->memory_limit_mib << 20;
+    broker->connection_output_max = (uint64_t)config->connection_buffer_kib << 10;
+    broker->connections_max = (uint32_t)(connections < UINT32_MAX ? connections : UINT32_MAX);
+    broker->state = &state_lmdb;
+    broker->wake = wake;
+    broker->wake_ctx = server;
+}
+
+/* After an orderly stop every connection is closed, every cell on disk. */
+static void end(struct server *server)
+{
+    for (uint32_t i = 0; i < server->broker.shard_count; i++)
+        pthread_join(server->workers[i].thread, NULL);
+    for (uint32_t i = 0; i < server->broker.shard_count; i++) {
+        struct worker *worker = &server->workers[i];
+        if (loop_lingering(worker->loop) > 0)
+            continue; /* its output still refers to the shard's memory; the process ends anyway */
+        shard_destroy(worker->shard);
+        loop_destroy(worker->loop);
+    }
+    broker_done(&server->broker);
+}
+
+int server_run(const struct config *config)
+{
+    struct log log = {
+        .level = (enum log_level)config->log_level, .clock = log_clock_system, .sink = log_stderr};
+    struct data_folder data;
+    char problem[512] = "", host[64] = "localhost", name[80];
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    (void)gethostname(host, sizeof host - 1);
+    snprintf(name, sizeof name, "weir@%s", host);
+    enum err err = data_folder_open(config->data, config->cells, &data, problem);
+    if (err != ERR_NONE) {
+        fprintf(stderr, "weir: %s\n", problem);
+        return 1;
+    }
+    struct server *server = calloc(1, sizeof *server);
+    if (server == NULL) {
+        data_folder_close(&data);
+        return 1;
+    }
+    server->config = config;
+    pthread_mutex_init(&server->mutex, NULL);
+    pthread_cond_init(&server->changed, NULL);
+    fill_broker(server, &data, &log, name);
+    bool failed = broker_init(&server->broker) != ERR_NONE || !start(server);
+    if (!failed) {
+        atomic_store(&server->phase, (int)PHASE_RUN);
+        print_start(server);
+        wait_for_end(server, &signals);
+    }
+    set_phase(server, PHASE_STOP);
+    if (failed || !wait_for(server, &server->ended, server->broker.shard_count)) {
+        /* Nothing more may reach the disk, and threads may be anywhere: memory is not taken apart.
+         */
+        fflush(NULL);
+        _exit(1);
+    }
+    end(server);
+    for (uint32_t i = 0; i < server->broker.shard_count; i++)
+        failed = failed || server->workers[i].err != ERR_NONE;
+    data_folder_close(&data);
+    pthread_cond_destroy(&server->changed);
+    pthread_mutex_destroy(&server->mutex);
+    free(server);
+    return failed ? 1 : 0;
+}
