@@ -5,7 +5,8 @@
  * and ends when all have come. `consume` reads the topic from its first offset until -n messages.
  * `flow` is both at once, paced: the stamp in a message is the moment it was due, which gives
  * end-to-end and produce-to-acknowledgement latency. `mock` serves librdkafka's own mock cluster
- * from this process, to find the library's ceiling; it prints its address and waits.
+ * from this process, to find the library's ceiling; it prints its address and waits. Its topics are
+ * TOPIC-1 with one partition to TOPIC-N with N.
  *
  * Producer i is a client of its own on its own thread; consumer i reads the partitions p with
  * p % C == i, assigned, without a group.
@@ -416,13 +417,17 @@ static int mock_main(const struct options *options)
     rd_kafka_conf_t *settings = rd_kafka_conf_new();
     rd_kafka_mock_cluster_t *cluster;
     rd_kafka_t *client;
-    char error[512];
+    char error[512], name[300];
 
+    setting_apply(settings, "log_level=3");
     client = rd_kafka_new(RD_KAFKA_PRODUCER, settings, error, sizeof error);
     if (!client)
         fail("%s", error);
     cluster = rd_kafka_mock_cluster_new(client, 1);
-    rd_kafka_mock_topic_create(cluster, options->topic, options->partitions, 1);
+    for (int partitions = 1; partitions <= options->partitions; partitions++) {
+        snprintf(name, sizeof name, "%s-%d", options->topic, partitions);
+        rd_kafka_mock_topic_create(cluster, name, partitions, 1);
+    }
     printf("%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
     fflush(stdout);
     usleep((useconds_t)(options->seconds * 1e6));

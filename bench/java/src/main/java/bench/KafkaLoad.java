@@ -22,8 +22,8 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  * Kafka load generator on Kafka's own Java client, with the client's defaults.
  *
  * <p>produce: so many producers, each on its own thread, send for --warm-up seconds (the JIT), then
- * for --seconds that count. consume: reads the topic from its first offset, twice: the first pass
- * over --warm-up-messages warms the JIT up. The lines {@code begin} and {@code end} on stdout frame
+ * for --seconds that count. consume: reads --warm-up-messages of --warm-up-topic for the JIT, then
+ * --messages of --topic, from its first offset. The lines {@code begin} and {@code end} on stdout frame
  * what is measured, so that the driver can read the broker's CPU there; then comes one line of JSON.
  */
 public final class KafkaLoad {
@@ -201,7 +201,7 @@ public final class KafkaLoad {
         Runtime.getRuntime().halt(failed == 0 ? 0 : 2);
     }
 
-    private long consume(long messages) throws Exception {
+    private long consume(String topic, long messages) throws Exception {
         Map<String, Object> settings = new HashMap<>();
         settings.put("bootstrap.servers", text("broker", "127.0.0.1:9092"));
         settings.put("enable.auto.commit", "false");
@@ -210,7 +210,7 @@ public final class KafkaLoad {
         try (var client = new KafkaConsumer<>(
                 settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             List<TopicPartition> partitions = new ArrayList<>();
-            for (var partition : client.partitionsFor(text("topic", "bench"))) {
+            for (var partition : client.partitionsFor(topic)) {
                 partitions.add(new TopicPartition(partition.topic(), partition.partition()));
             }
             client.assign(partitions);
@@ -224,15 +224,12 @@ public final class KafkaLoad {
     }
 
     private void consume() throws Exception {
-        consume((long) number("warm-up-messages", 1));
-        if (!text("pause", "").isEmpty()) {
-            mark("pause"); // the driver empties the page cache and answers with a line
-            System.in.read();
-        }
+        String topic = text("topic", "bench");
+        consume(text("warm-up-topic", topic), (long) number("warm-up-messages", 1));
         double cpu = cpuSeconds();
         mark("begin");
         long began = System.nanoTime();
-        long received = consume((long) number("messages", 1));
+        long received = consume(topic, (long) number("messages", 1));
         double seconds = (System.nanoTime() - began) / 1e9;
         mark("end");
         print("consume", received, 0, seconds, cpuSeconds() - cpu, new Histogram());
