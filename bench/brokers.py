@@ -281,6 +281,30 @@ class Kafka(Broker):
         return f"Apache {jars[0].stem if jars else 'kafka'} on {java.splitlines()[0]}"
 
 
+class Mock(Broker):
+    """librdkafka's own mock cluster in a process of its own: the client's ceiling, not a broker."""
+
+    name = "mock"
+    faces = ("kafka",)
+    client = BENCH / "load/build/kafka_bench"
+
+    def available(self):
+        return None if self.client.exists() else f"{self.client} is not built"
+
+    def launch(self, deadline):
+        self.process = self.spawn([str(self.client), "-m", "mock", "-t", "4000", "-N", "12"],
+                                  subprocess.PIPE)
+        address = self.lines_until(lambda line: ":" in line, deadline)[-1]
+        self.ports = {"kafka": int(address.rsplit(":", 1)[1])}
+
+    @staticmethod
+    def topic(partitions):
+        return f"bench-{partitions}"
+
+    def version(self):
+        return "librdkafka's mock cluster"
+
+
 def storage_cold():
     """Empties the page cache, so that the next reads come from the disk. False when not allowed."""
     os.sync()
