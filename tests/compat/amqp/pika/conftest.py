@@ -10,8 +10,10 @@ import os
 import pathlib
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import uuid
 
 import pika
@@ -113,7 +115,17 @@ def connect(broker, given_names):
     yield make
     for connection in opened:
         if connection.is_open:
-            connection.close()
+            close_or_cut(connection)
+
+
+def close_or_cut(connection, patience_s=5.0):
+    """Closes; when the broker does not answer that, the socket is cut and close() raises."""
+    cut = threading.Timer(patience_s, connection._impl._transport._sock.shutdown, [socket.SHUT_RDWR])
+    cut.start()
+    try:
+        connection.close()
+    finally:
+        cut.cancel()
 
 
 @pytest.fixture
