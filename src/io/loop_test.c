@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -367,6 +368,30 @@ static void an_address_is_taken_once_unless_by_another_shard(void **state)
                      ERR_NOT_FOUND);
 }
 
+static void a_lack_of_descriptors_is_waited_out_without_spinning(void **state)
+{
+    struct server *server = *state;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct rlimit before, none = {0};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(server->port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int connected = connect(fd, (struct sockaddr *)&address, sizeof address);
+    loop_turn(server->loop, INT64_MAX, false);
+    int events = loop_turn(server->loop, loop_now_ms(server->loop) + 2, false);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(connected, 0);
+    assert_int_equal(events, 0);
+    assert_int_equal(server->accepted, 0);
+    for (int i = 0; i < TURNS_MAX && server->accepted == 0; i++)
+        loop_turn(server->loop, INT64_MAX, false);
+    assert_int_equal(server->accepted, 1);
+    close(fd);
+    wait_closed(server, 1);
+}
+
 static void *waker(void *ctx)
 {
     loop_wake(ctx);
@@ -411,6 +436,7 @@ int main(void)
         TEST(drained_is_told_once_when_output_falls_to_the_mark),
         TEST(shared_bytes_are_sent_and_released),
         TEST(an_address_is_taken_once_unless_by_another_shard),
+        TEST(a_lack_of_descriptors_is_waited_out_without_spinning),
         TEST(a_wake_ends_a_turn_without_a_deadline),
         TEST(a_turn_returns_at_its_deadline),
     };

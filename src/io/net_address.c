@@ -42,6 +42,16 @@ void net_address_tune(int fd, bool loopback)
         (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
+/* A peer that vanished without a word is noticed after two minutes, whatever the protocol does. */
+static void keepalive_set(int fd)
+{
+    int on = 1, idle_s = 60, interval_s = 15, count = 4;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+}
+
 static enum err bind_error(int error)
 {
     switch (error) {
@@ -76,7 +86,8 @@ static enum err socket_listen(int fd, const struct addrinfo *info, bool join,
     if (getsockname(fd, (struct sockaddr *)&bound, &size) != 0)
         return ERR_IO;
     net_address_show(&bound, local);
-    net_address_tune(fd, local->loopback); /* accepted sockets inherit it */
+    net_address_tune(fd, local->loopback); /* accepted sockets inherit this and the next */
+    keepalive_set(fd);
     return listen(fd, BACKLOG) == 0 ? ERR_NONE : bind_error(errno);
 }
 

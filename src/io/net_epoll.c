@@ -26,9 +26,9 @@ enum {
     WRITE_BUDGET = 1 << 20,        /* the same, for output */
     DRAIN_BYTES = 1 << 20,         /* thrown away per call when lingering */
     DRAIN_CALLS = 64,
-    WRITE_PARTS = 1024,    /* IOV_MAX */
-    ACCEPT_BUDGET = 64,    /* connections per listener and turn */
-    ACCEPT_PAUSE_MS = 100, /* when descriptors or memory have run out */
+    WRITE_PARTS = 1024,   /* IOV_MAX */
+    ACCEPT_BUDGET = 64,   /* connections per listener and turn */
+    ACCEPT_PAUSE_MS = 50, /* when descriptors or memory have run out */
     LINGER_MS = 5000,
 };
 
@@ -40,7 +40,7 @@ struct net_epoll {
     bool join_listeners;
     struct inq_pool in;
     struct outq_pool out;
-    int64_t now_ms; /* of the last net_epoll_work */
+    int64_t now_ms; /* of this turn */
     uint32_t lingering_count;
     struct list conns;     /* all but dead ones, by `all` */
     struct list work;      /* by `work`: to be read on or told that output drained */
@@ -572,10 +572,14 @@ static void dead_free(struct net_epoll *net)
     list_init(&net->listeners_dead);
 }
 
-int net_epoll_work(struct net_epoll *net, int64_t now_ms)
+void net_epoll_clock(struct net_epoll *net, int64_t now_ms)
+{
+    net->now_ms = now_ms;
+}
+
+int net_epoll_work(struct net_epoll *net)
 {
     int done = 0;
-    net->now_ms = now_ms;
     struct list now;
     list_take(&now, &net->work);
     for (; !list_empty(&now); done++) {

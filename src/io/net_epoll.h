@@ -26,9 +26,12 @@ void net_epoll_destroy(struct net_epoll *net);
 
 struct net *net_epoll_net(struct net_epoll *net);
 
+/* The time of the turn, before its events. */
+void net_epoll_clock(struct net_epoll *net, int64_t now_ms);
+
 /* What is due without an event of epoll: reading on, drained and closed calls, timers. Returns how
  * much it did. */
-int net_epoll_work(struct net_epoll *net, int64_t now_ms);
+int net_epoll_work(struct net_epoll *net);
 
 /* Whether net_epoll_work has something to do at once. */
 bool net_epoll_busy(const struct net_epoll *net);

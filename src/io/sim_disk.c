@@ -75,9 +75,11 @@ static enum err open_path(struct disk *disk, const char *path, bool create, stru
     if (inode != NULL && inode->folder)
         return ERR_IO;
     struct open_file *file = calloc(1, sizeof *file);
-    if (file != NULL && inode == NULL)
+    if (file == NULL)
+        return ERR_NO_MEMORY;
+    if (inode == NULL)
         inode = calloc(1, sizeof *inode);
-    if (file == NULL || inode == NULL) {
+    if (inode == NULL) {
         free(file);
         return ERR_NO_MEMORY;
     }
