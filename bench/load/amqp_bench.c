@@ -25,8 +25,8 @@ enum {
 
 static const char usage[] =
     "usage: amqp_bench [options]\n"
-    "  -m MODE     run | fill (publish only) | drain (consume only) | declare | delete | idle | "
-    "probe\n"
+    "  -m MODE     run | fill (publish only) | drain (consume only) | declare | delete | depth | "
+    "idle | probe\n"
     "  -L LIBRARY  rabbitmq-c (default) | raw (own batching connection)\n"
     "  -h -p -U -W host, port, user, password        -q PREFIX of queue names: PREFIX.0 ...\n"
     "  -y TYPE     x-queue-type                      -b PID,... processes whose CPU is measured\n"
