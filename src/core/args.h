@@ -40,13 +40,21 @@ const struct arg *args_find(struct args args, const char *name);
 const struct arg *args_find_slice(struct args args, struct slice name);
 /* Same kind and value; all integer types are one class. */
 bool arg_equal(const struct arg *a, const struct arg *b);
+/* Equal arguments by equal names, in any order. */
+bool args_same(struct args a, struct args b);
 
 /* Stored form: u32 count, then {u16+name, u8 kind, u8 wire type, i64 number, u32+text}. */
 size_t args_size(struct args args);
 void args_encode(struct writer *writer, struct args args);
-/* Slices borrow from the reader's bytes; items come from the arena. false: malformed or no memory. */
+/* Slices borrow from the reader's bytes; items come from the arena. false: malformed or no memory.
+ */
 bool args_decode(struct reader *reader, struct arena *arena, struct args *out);
-/* The same, as a deep copy into one malloc'd block (free it), NULL when memory is exhausted. */
+/* In two steps, into memory of the caller's: checks and passes over encoded arguments and says how
+ * many there are, then reads those very bytes, which must have passed, into `count` items that
+ * borrow from them. */
+bool args_skip(struct reader *reader, uint32_t *count);
+void args_read(struct slice encoded, struct arg *items);
+/* A deep copy in one malloc'd block (free it), NULL when memory is exhausted. */
 struct arg *args_copy(struct args args);
 
 #endif

@@ -93,7 +93,7 @@ struct topic {
     uint32_t namespace_id;
     uint8_t uuid[16];
     struct slice name;
-    struct args args;         /* as given: Kafka configs (text) or AMQP arguments */
+    struct args args; /* as given: Kafka configs (text) or AMQP arguments */
     struct topic_options options;
     uint32_t partition_count;
     const uint64_t *partitions; /* their ids, which name their cell and stream */
@@ -112,8 +112,10 @@ struct binding {
 /* Namespace 0 is "/" and always there. */
 bool catalog_namespace(const struct catalog *catalog, struct slice name, uint32_t *id);
 struct slice catalog_namespace_name(const struct catalog *catalog, uint32_t id);
-const struct exchange *catalog_exchange(const struct catalog *catalog, uint32_t ns, struct slice name);
-const struct queue_def *catalog_queue(const struct catalog *catalog, uint32_t ns, struct slice name);
+const struct exchange *catalog_exchange(const struct catalog *catalog, uint32_t ns,
+                                        struct slice name);
+const struct queue_def *catalog_queue(const struct catalog *catalog, uint32_t ns,
+                                      struct slice name);
 const struct topic *catalog_topic(const struct catalog *catalog, uint32_t ns, struct slice name);
 const struct exchange *catalog_exchange_by_id(const struct catalog *catalog, uint64_t id);
 const struct queue_def *catalog_queue_by_id(const struct catalog *catalog, uint64_t id);
@@ -178,9 +180,9 @@ struct catalog_changes {
     uint8_t *data; /* grows; the caller frees it */
     size_t len, capacity;
     uint32_t count;
-    bool durable;   /* false: do not journal */
-    uint64_t id;    /* of the object declared or found */
-    bool existed;   /* a declare met an equivalent one: nothing to change */
+    bool durable; /* false: do not journal */
+    uint64_t id;  /* of the object declared or found */
+    bool existed; /* a declare met an equivalent one: nothing to change */
 };
 
 struct catalog *catalog_create(void);
@@ -207,13 +209,13 @@ struct catalog_listener {
 enum err catalog_apply(struct catalog *catalog, struct slice changes, size_t *used,
                        const struct catalog_listener *listener, void *ctx);
 
-/* Writes the whole catalog (durable part only, or all) as changes, one call of `each` per change, in an
- * order in which they can be applied: the checkpoint, and the feeding of a shard's copy. */
+/* Writes the whole catalog (durable part only, or all) as changes, one call of `each` per change,
+ * in an order in which they can be applied: the checkpoint, and the feeding of a shard's copy. */
 enum err catalog_dump(const struct catalog *catalog, bool durable_only,
                       enum err (*each)(void *ctx, struct slice change), void *ctx);
 
-/* Definitions owned by the connection (exclusive queues): their ids, at most `room`; returns how many
- * there are. */
+/* Definitions owned by the connection (exclusive queues): their ids, at most `room`; returns how
+ * many there are. */
 uint32_t catalog_owned(const struct catalog *catalog, uint64_t owner, uint64_t *ids, uint32_t room);
 
 #endif

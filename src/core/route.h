@@ -11,7 +11,8 @@ struct route_message {
     /* Further keys (AMQP's CC and BCC): routed too, in the same set of targets. */
     const struct slice *more_keys;
     uint32_t more_count;
-    /* Decodes the message's headers; false when there are none or they are malformed. May be NULL. */
+    /* Decodes the message's headers; false when there are none or they are malformed. May be NULL.
+     */
     bool (*headers)(void *ctx, struct args *out);
     void *ctx;
 };
@@ -24,17 +25,18 @@ struct route_target {
     };
 };
 
-/* A set of targets, each once. Reused from message to message: zero it once, free with route_done. */
+/* A set of targets, each once. Reused from message to message: zero it once, free with route_done.
+ */
 struct route_targets {
     struct route_target *items;
     uint32_t count, capacity;
-    bool no_memory;          /* the set is incomplete */
-    uint64_t *seen;          /* exchanges visited */
+    bool no_memory; /* the set is incomplete */
+    uint64_t *seen; /* exchanges visited */
     uint32_t seen_count, seen_capacity;
 };
 
-/* Adds what the exchange leads to, exchange-to-exchange bindings and, when nothing was found at all,
- * alternate exchanges included (cycles are visited once). */
+/* Adds what the exchange leads to, exchange-to-exchange bindings and, when nothing was found at
+ * all, alternate exchanges included (cycles are visited once). */
 void route_from_exchange(const struct catalog *catalog, const struct exchange *exchange,
                          const struct route_message *message, struct route_targets *targets);
 /* The same from a topic as the source of bindings (fanout, or by key as in a direct exchange: every
