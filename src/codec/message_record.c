@@ -200,7 +200,7 @@ struct slice message_list(const struct message_view *view, struct arena *arena)
 /* ---- To a record ---- */
 
 /* JSON of a nested value is at most this many times as long as its wire form. */
-enum { JSON_GROWTH = 24 };
+enum { JSON_GROWTH = 8 };
 
 static void json_text(struct writer *writer, struct slice text)
 {

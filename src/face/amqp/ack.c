@@ -74,15 +74,15 @@ void settle_add(struct amqp *self, enum command_type type, uint16_t channel, uin
 static void resolve(struct channel *channel, uint32_t index, enum command_type type)
 {
     struct amqp *self = channel->amqp;
-    struct lease *lease = leases_at(&channel->leases, index);
-    if (lease->tag & LEASE_STREAM) {
-        struct consumer *consumer = consumer_by_id(self, lease->consumer);
+    struct lease lease = *leases_at(&channel->leases, index);
+    leases_done(&channel->leases, index);
+    if (lease.tag & LEASE_STREAM) {
+        struct consumer *consumer = consumer_by_id(self, lease.consumer);
         if (consumer)
             stream_credit(consumer, 1);
     } else {
-        settle_add(self, type, channel->number, lease->queue, lease->offset, false);
+        settle_add(self, type, channel->number, lease.queue, lease.offset, false);
     }
-    leases_done(&channel->leases, index);
 }
 
 bool ack_apply(struct channel *channel, uint32_t method, uint64_t tag, bool multiple,
@@ -90,7 +90,8 @@ bool ack_apply(struct channel *channel, uint32_t method, uint64_t tag, bool mult
 {
     struct leases *leases = &channel->leases;
     if (multiple && tag == 0) {
-        for (uint32_t i = 0; i < leases->count; i++)
+        /* What acknowledging lets in behind is not meant. */
+        for (uint32_t i = 0, count = leases->count; i < count; i++)
             if (!(leases_at(leases, i)->tag & LEASE_DONE))
                 resolve(channel, i, type);
     } else {

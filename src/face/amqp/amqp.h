@@ -59,6 +59,7 @@ struct amqp {
     uint16_t heartbeat_s;
     bool can_cancel, can_blocked, can_auth_failure; /* capabilities of the client */
     bool told_blocked;
+    bool published; /* something, ever: then it is told when the broker blocks publishers */
     bool held;
     bool wrote;                /* something was sent since the last heartbeat was due */
     int64_t input_ms;          /* when bytes came last */
@@ -227,6 +228,8 @@ void channel_event_error(struct channel *channel, uint32_t method, const struct 
 void channel_gone(struct channel *channel, uint32_t method,
                   void (*done)(struct channel *, struct pending *, const struct event *));
 void channel_free(struct channel *channel);
+/* Random letters, for names that the server makes. */
+void random_letters(struct amqp *self, char *out, int count);
 /* No such queue, as text: the name, or that none was declared. */
 void channel_no_queue(struct channel *channel, uint32_t method, struct slice name);
 /* The queue's name, or that of the last one declared; raises 404 (false) when there is none. */
@@ -290,6 +293,21 @@ static inline struct slice consumer_tag(const struct consumer *consumer)
     return slice_make(consumer->tag, consumer->tag_len);
 }
 
+/* The consumer's number; 0 when an error was raised. */
+uint64_t consume_subscribe(struct channel *channel, const struct amqp_basic_consume *m,
+                           const struct queue_def *queue, struct slice tag, int32_t priority);
+
+/* ---- direct_reply.c ---- */
+bool direct_reply_is_alias(struct slice name);
+/* Is it a name that stands for a consumer of replies? */
+bool direct_reply_is_name(struct slice name);
+/* Of this channel's consumer; null when there is none. */
+struct slice direct_reply_name(const struct channel *channel);
+void direct_reply_consume(struct channel *channel, const struct amqp_basic_consume *m,
+                          struct slice tag);
+void direct_reply_cancelled(struct channel *channel, uint64_t consumer);
+void direct_reply_free(struct channel *channel);
+
 /* ---- leases.c ---- */
 /* false: no memory. */
 bool leases_add(struct leases *leases, const struct lease *lease);
@@ -331,10 +349,14 @@ void tx_refused(struct channel *channel);
 void tx_free(struct channel *channel);
 
 /* ---- stream_consumer.c ---- */
-void stream_consume(struct channel *channel, const struct amqp_basic_consume *m,
+/* Makes the (new) consumer one of the topic; false when an error was raised and it is to be freed.
+ */
+bool stream_consume(struct channel *channel, const struct amqp_basic_consume *m,
                     const struct topic *topic, struct consumer *consumer);
 void stream_event(struct amqp *self, const struct event *event);
 void stream_credit(struct consumer *consumer, uint32_t count);
+/* Output that it waited for has left. */
+void stream_drained(struct consumer *consumer);
 void stream_free(struct consumer *consumer);
 
 #endif

@@ -68,6 +68,7 @@ void channel_free(struct channel *channel)
     publish_forget(channel);
     route_cache_free(channel);
     tx_free(channel);
+    direct_reply_free(channel);
     if (self->partial == channel)
         self->partial = NULL;
     self->channels[channel->number] = NULL;
@@ -110,6 +111,7 @@ static void channel_empty(struct channel *channel)
     confirms_free(channel);
     publish_forget(channel);
     tx_free(channel);
+    direct_reply_free(channel);
 }
 
 static void close_send(struct channel *channel, uint16_t code, uint32_t method, const char *text)
@@ -285,7 +287,20 @@ void channel_method(struct amqp *self, uint16_t number, uint32_t method, struct 
         method_of_class(channel, method, arguments);
 }
 
-/* ---- Queues by name ---- */
+/* ---- Names ---- */
+
+void random_letters(struct amqp *self, char *out, int count)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    uint64_t bits = 0;
+    for (int i = 0; i < count; i++) {
+        if (i % 10 == 0)
+            bits = conn_random(self->conn);
+        out[i] = letters[bits & 63];
+        bits >>= 6;
+    }
+}
 
 void channel_no_queue(struct channel *channel, uint32_t method, struct slice name)
 {

@@ -375,7 +375,7 @@ void connection_timer_set(struct amqp *self)
     int64_t at =
         self->close_at_ms < self->heartbeat_at_ms ? self->close_at_ms : self->heartbeat_at_ms;
     int64_t now_ms = conn_now_ms(self->conn);
-    if (self->told_blocked && now_ms + BLOCKED_POLL_MS < at)
+    if (self->published && self->can_blocked && now_ms + BLOCKED_POLL_MS < at)
         at = now_ms + BLOCKED_POLL_MS;
     /* Should output drain without a word: it never rose to the mark that drained() is about. */
     if (!list_empty(&self->unreported) && now_ms + WINDOW_POLL_MS < at)
@@ -424,7 +424,7 @@ void connection_timer(struct amqp *self, int64_t now_ms)
         connection_end(self, true);
         return;
     }
-    if (self->told_blocked)
+    if (self->published && self->can_blocked)
         connection_check_blocked(self);
     if (self->stage == STAGE_RUNNING)
         window_drained(self);

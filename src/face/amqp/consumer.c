@@ -80,6 +80,7 @@ void consumer_free(struct consumer *consumer)
     struct amqp *self = consumer->channel->amqp;
     if (consumer->stream)
         stream_free(consumer);
+    direct_reply_cancelled(consumer->channel, consumer->id);
     self->consumers[slot_of(consumer->id)] = NULL;
     list_remove(&consumer->link);
     list_remove(&consumer->due);
@@ -131,16 +132,8 @@ static void consumed(struct channel *channel, struct pending *pending, const str
 
 static struct slice tag_make(struct amqp *self, char *room)
 {
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     memcpy(room, "amq.ctag-", 9);
-    uint64_t bits = 0;
-    for (int i = 0; i < TAG_LETTERS; i++) {
-        if (i % 10 == 0)
-            bits = conn_random(self->conn);
-        room[9 + i] = letters[bits & 63];
-        bits >>= 6;
-    }
+    random_letters(self, room + 9, TAG_LETTERS);
     return slice_make(room, 9 + TAG_LETTERS);
 }
 
@@ -166,15 +159,16 @@ static uint32_t prefetch_of(const struct channel *channel)
     return all && (own == 0 || all < own) ? all : own;
 }
 
-static void subscribe(struct channel *channel, const struct amqp_basic_consume *m,
-                      const struct queue_def *queue, struct slice tag, int32_t priority)
+uint64_t consume_subscribe(struct channel *channel, const struct amqp_basic_consume *m,
+                           const struct queue_def *queue, struct slice tag, int32_t priority)
 {
     struct amqp *self = channel->amqp;
     struct consumer *consumer = consumer_create(channel, tag);
     struct pending *pending =
         consumer ? pending_add(self, channel, AMQP_BASIC_CONSUME, consumed) : NULL;
     if (!pending)
-        return;
+        return 0;
+    uint64_t id = consumer->id;
     consumer->queue = queue->id;
     consumer->no_ack = m->no_ack;
     pending->consumer = consumer->id;
@@ -195,6 +189,7 @@ static void subscribe(struct channel *channel, const struct amqp_basic_consume *
             },
     };
     command_send(self, &command, channel->number, pending->tag);
+    return id;
 }
 
 static void consume(struct channel *channel, const struct amqp_basic_consume *m)
@@ -215,16 +210,21 @@ static void consume(struct channel *channel, const struct amqp_basic_consume *m)
                       (int)tag.len, (const char *)tag.data);
         return;
     }
+    if (direct_reply_is_alias(name)) {
+        direct_reply_consume(channel, m, tag);
+        return;
+    }
     const struct topic *topic = catalog_topic(conn_catalog(self->conn), self->namespace_id, name);
     if (topic) {
         struct consumer *consumer = consumer_create(channel, tag);
-        if (consumer)
-            stream_consume(channel, m, topic, consumer);
+        uint64_t id = consumer ? consumer->id : 0;
+        if (consumer && !stream_consume(channel, m, topic, consumer) && consumer_by_id(self, id))
+            consumer_free(consumer);
         return;
     }
     const struct queue_def *queue = channel_queue(channel, AMQP_BASIC_CONSUME, name);
     if (queue && priority_read(channel, m->arguments, &priority))
-        subscribe(channel, m, queue, tag, priority);
+        (void)consume_subscribe(channel, m, queue, tag, priority);
 }
 
 /* ---- cancel ---- */

@@ -178,8 +178,17 @@ void window_drained(struct amqp *self)
 {
     if (conn_output_pending(self->conn) > OUTPUT_LOW_BYTES)
         return;
-    while (!list_empty(&self->unreported))
-        window_report(list_entry(self->unreported.next, struct consumer, due));
+    while (!list_empty(&self->unreported)) {
+        struct consumer *consumer = list_entry(self->unreported.next, struct consumer, due);
+        if (!consumer->stream) {
+            window_report(consumer);
+            continue;
+        }
+        list_remove(&consumer->due);
+        stream_drained(consumer);
+        if (conn_output_pending(self->conn) > OUTPUT_LOW_BYTES)
+            break;
+    }
 }
 
 /* ---- Deliveries ---- */

@@ -298,8 +298,6 @@ static size_t amqp_input(void *context, const uint8_t *data, size_t len)
         if (used == 0)
             return 0;
     }
-    if (self->told_blocked || (self->can_blocked && conn_blocked(self->conn)))
-        connection_check_blocked(self);
     while (used < len && self->stage != STAGE_DONE && self->stage != STAGE_LEAVING) {
         size_t want = 0, taken = 0;
         if (self->stage == STAGE_RUNNING && self->pending_count == 0 && !self->partial)

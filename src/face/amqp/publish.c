@@ -183,6 +183,27 @@ struct checked {
     struct more_keys *more;
 };
 
+/* The reply-to that stands for the channel's consumer of replies becomes its real name. */
+static bool reply_to_replace(struct channel *channel, struct amqp_properties *properties,
+                             struct slice *list)
+{
+    struct slice name = direct_reply_name(channel);
+    if (slice_is_null(name)) {
+        channel_error(channel, 406, AMQP_BASIC_PUBLISH, "fast reply consumer does not exist");
+        return false;
+    }
+    properties->reply_to = name;
+    size_t size = amqp_properties_size(properties);
+    uint8_t *out = arena_alloc(&channel->amqp->scratch, size);
+    if (!out) {
+        connection_error(channel->amqp, 506, AMQP_BASIC_PUBLISH, "out of memory");
+        return false;
+    }
+    amqp_properties_write(out, properties);
+    *list = slice_make(out, size);
+    return true;
+}
+
 static bool properties_check(struct channel *channel, const struct message_in *in, int64_t wall_ms,
                              struct checked *out)
 {
@@ -204,6 +225,9 @@ static bool properties_check(struct channel *channel, const struct message_in *i
             return false;
         out->expiry_ms = wall_ms + ttl_ms;
     }
+    if (properties.flags & AMQP_REPLY_TO && direct_reply_is_alias(properties.reply_to) &&
+        !reply_to_replace(channel, &properties, &out->list))
+        return false;
     if (properties.flags & AMQP_HEADERS && properties.headers.len) {
         out->headers = properties.headers;
         return sender_selected(channel, &properties, &out->list, out->more);
@@ -278,6 +302,10 @@ bool publish_now(struct channel *channel, const struct message_in *in, uint64_t 
     uint8_t head[HEAD_BYTES_MAX];
     more.count = 0;
 
+    if (!self->published) {
+        self->published = true;
+        connection_timer_set(self);
+    }
     bool by_default = in->exchange.len == 0;
     const struct exchange *exchange = by_default ? NULL : exchange_for(channel, in->exchange);
     if ((!by_default && !exchange) || !properties_check(channel, in, wall_ms, &checked))

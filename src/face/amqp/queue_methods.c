@@ -127,6 +127,14 @@ static void declare_passive(struct channel *channel, const struct amqp_queue_dec
             topic_count(channel, topic->partitions[0], name, OFFSET_EARLIEST, 0);
         return;
     }
+    /* Whoever is to answer may ask whether the asker is still there. */
+    if (direct_reply_is_name(name) &&
+        catalog_queue(conn_catalog(channel->amqp->conn), channel->amqp->namespace_id, name)) {
+        struct amqp_queue_declare_ok ok = {.queue = name, .consumer_count = 1};
+        if (!m->no_wait)
+            amqp_queue_declare_ok_send(channel->amqp->conn, channel->number, &ok);
+        return;
+    }
     const struct queue_def *queue = channel_queue(channel, AMQP_QUEUE_DECLARE, name);
     if (!queue)
         return;
@@ -138,16 +146,8 @@ static void declare_passive(struct channel *channel, const struct amqp_queue_dec
 /* "amq.gen-" and 22 characters: 128 random bits. */
 static struct slice name_make(struct amqp *self, char *room)
 {
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     memcpy(room, "amq.gen-", 8);
-    uint64_t bits = 0;
-    for (int i = 0; i < 22; i++) {
-        if (i % 10 == 0)
-            bits = conn_random(self->conn);
-        room[8 + i] = letters[bits & 63];
-        bits >>= 6;
-    }
+    random_letters(self, room + 8, 22);
     return slice_make(room, 30);
 }
 
@@ -205,6 +205,20 @@ static bool stream_allowed(struct channel *channel, const struct amqp_queue_decl
     return false;
 }
 
+/* Names that the server makes are not for clients to give; declaring such a queue again is fine. */
+static bool name_is_reserved(struct channel *channel, const struct amqp_queue_declare *m,
+                             struct slice name)
+{
+    struct amqp *self = channel->amqp;
+    if (m->queue.len == 0 || name.len < 4 || memcmp(name.data, "amq.", 4) != 0 ||
+        catalog_queue(conn_catalog(self->conn), self->namespace_id, name))
+        return false;
+    channel_error(channel, 403, AMQP_QUEUE_DECLARE,
+                  "queue name '%.*s' contains reserved prefix 'amq.*'", (int)name.len,
+                  (const char *)name.data);
+    return true;
+}
+
 static void declare(struct channel *channel, const struct amqp_queue_declare *m)
 {
     struct amqp *self = channel->amqp;
@@ -215,6 +229,8 @@ static void declare(struct channel *channel, const struct amqp_queue_declare *m)
     }
     struct slice name = m->queue.len ? name_clean(m->queue, room) : name_make(self, room);
     if (topic_again(channel, m, name))
+        return;
+    if (name_is_reserved(channel, m, name))
         return;
     bool stream = declares_stream(m->arguments);
     if (stream && !stream_allowed(channel, m, name))
