@@ -4,19 +4,27 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
+# PROGRAM GROUP: installs the packages of a language when its program is missing.
+need() {
+    command -v "$1" >/dev/null || "$here/../../../tools/setup" "$2"
+}
+
 for client in "$@"; do
     cd "$here/$client"
     case $client in
     kafkajs)
+        need npm node
         if ! cmp -s package-lock.json node_modules/.installed; then
             npm ci --silent --no-audit --no-fund
             cp package-lock.json node_modules/.installed
         fi
         ;;
     franz | sarama)
+        need go go
         go test -c -o .build/compat.test .
         ;;
     java)
+        need mvn java
         exec 9>.setup.lock && flock 9 # two suites set it up at the same time
         newest=$(find pom.xml src -type f -newer target/.built 2>/dev/null | head -n 1 || true)
         if [ ! -e target/.built ] || [ -n "$newest" ]; then
