@@ -10,7 +10,8 @@ static bool is_alphanumeric(uint8_t c)
 /* Letters and digits; in between also dots and dashes (KIP-511). */
 static bool software_name_valid(struct slice name)
 {
-    if (name.len == 0 || !is_alphanumeric(name.data[0]) || !is_alphanumeric(name.data[name.len - 1]))
+    if (name.len == 0 || !is_alphanumeric(name.data[0]) ||
+        !is_alphanumeric(name.data[name.len - 1]))
         return false;
     for (size_t i = 0; i < name.len; i++)
         if (!is_alphanumeric(name.data[i]) && name.data[i] != '.' && name.data[i] != '-')

@@ -357,9 +357,9 @@ static void payload(struct request *request, const void *left_out)
     }
     for (uint32_t i = 0; i < payload->count; i++) {
         const struct entry *entry = &payload->entries[i];
-        conn_share(conn, entry->buf,
-                   slice_make(entry->data.data + ENTRY_HEAD_BYTES,
-                              entry->data.len - ENTRY_HEAD_BYTES));
+        conn_share(
+            conn, entry->buf,
+            slice_make(entry->data.data + ENTRY_HEAD_BYTES, entry->data.len - ENTRY_HEAD_BYTES));
     }
 }
 

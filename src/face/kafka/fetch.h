@@ -13,7 +13,7 @@ struct fetch_piece {
 struct fetch_payload {
     const struct entry *entries;
     uint32_t count;
-    size_t bytes; /* that the entries make on the wire */
+    size_t bytes;               /* that the entries make on the wire */
     struct fetch_piece *pieces; /* NULL: the entries are batches, sent as they are */
     uint32_t piece_count;
 };

@@ -20,7 +20,8 @@ static bool is_batch(const struct entry *entry)
 static uint32_t run_length(const struct fetch_payload *payload, uint32_t at)
 {
     uint32_t end = at + 1;
-    while (end < payload->count && end - at < RUN_ENTRIES_MAX && !is_batch(&payload->entries[end]) &&
+    while (end < payload->count && end - at < RUN_ENTRIES_MAX &&
+           !is_batch(&payload->entries[end]) &&
            payload->entries[end].base == payload->entries[end - 1].base + 1)
         end++;
     return end - at;
@@ -77,8 +78,8 @@ bool fetch_convert(struct request *request, struct fetch_payload *payload)
         run = 1;
         if (is_batch(entry)) {
             piece->buf = entry->buf;
-            piece->data = slice_make(entry->data.data + ENTRY_HEAD_BYTES,
-                                     entry->data.len - ENTRY_HEAD_BYTES);
+            piece->data =
+                slice_make(entry->data.data + ENTRY_HEAD_BYTES, entry->data.len - ENTRY_HEAD_BYTES);
         } else {
             run = run_length(payload, at);
             ok = run_build(request, entry, run, &scratch, &piece->data);

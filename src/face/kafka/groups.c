@@ -53,7 +53,8 @@ static bool join_fill(struct request *request, const struct kafka_join_group_req
     for (uint32_t i = 0; i < count; i++) {
         protocols[i].name = in->protocols[i].name;
         protocols[i].metadata = in->protocols[i].metadata;
-        if (!group_copy(command, &protocols[i].name) || !group_copy(command, &protocols[i].metadata))
+        if (!group_copy(command, &protocols[i].name) ||
+            !group_copy(command, &protocols[i].metadata))
             return false;
     }
     return true;
@@ -193,8 +194,8 @@ static void sync_answer(struct request *request, uint32_t index, const struct ev
     out->protocol_type = answer->protocol_type;
     out->protocol_name = answer->protocol;
     out->assignment = text_or_empty(answer->assignment);
-    if (!request_copy(request, &out->protocol_type) || !request_copy(request, &out->protocol_name) ||
-        !request_copy(request, &out->assignment))
+    if (!request_copy(request, &out->protocol_type) ||
+        !request_copy(request, &out->protocol_name) || !request_copy(request, &out->assignment))
         request_fail(request, "no memory");
 }
 

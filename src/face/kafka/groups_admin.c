@@ -1,11 +1,12 @@
-/* Looking at groups and deleting them: DescribeGroups, ListGroups, DeleteGroups. Each group is asked
- * in its own cell; for a list every cell is asked. */
+/* Looking at groups and deleting them: DescribeGroups, ListGroups, DeleteGroups. Each group is
+ * asked in its own cell; for a list every cell is asked. */
 #include "face/kafka/kafka.h"
 
 #include <strings.h>
 
 enum {
     NOT_FOUND_SINCE = 6, /* before, DescribeGroups shows an absent group as a dead one */
+    FILTERS_MAX = 64,    /* there are not as many states and types */
     /* Bits of read, delete, describe. */
     GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8,
 };
@@ -95,8 +96,9 @@ static void describe_answer(struct request *request, uint32_t index, const struc
         out->group_state = slice_of("Dead");
         if (request->version >= NOT_FOUND_SINCE) {
             out->error_code = KAFKA_ERROR_GROUP_ID_NOT_FOUND;
-            out->error_message = request_text(request, "Group %.*s not found.",
-                                              (int)out->group_id.len, (const char *)out->group_id.data);
+            out->error_message =
+                request_text(request, "Group %.*s not found.", (int)out->group_id.len,
+                             (const char *)out->group_id.data);
         }
     } else if (event->err != ERR_NONE) {
         out->error_code = err_kafka(event->err);
@@ -122,7 +124,7 @@ static bool is_among(struct slice text, const struct slice *filter, int32_t coun
 {
     if (count <= 0)
         return true;
-    for (int32_t i = 0; i < count; i++)
+    for (int32_t i = 0; i < count && i < FILTERS_MAX; i++)
         if (filter[i].len == text.len &&
             strncasecmp((const char *)filter[i].data, (const char *)text.data, text.len) == 0)
             return true;
@@ -215,7 +217,8 @@ static void delete_start(struct request *request, const void *message)
     if (out)
         *out = kafka_delete_groups_response_default;
     size_t count = (size_t)in->groups_names_count;
-    if (out == NULL || (out->results = request_alloc(request, count, sizeof *out->results)) == NULL) {
+    if (out == NULL ||
+        (out->results = request_alloc(request, count, sizeof *out->results)) == NULL) {
         request_fail(request, "no memory");
         return;
     }

@@ -67,12 +67,12 @@ struct request {
     uint32_t sequence;
     uint32_t waiting; /* answers that must come before finish */
     enum request_stage stage;
-    bool closes;              /* the connection ends behind it */
-    struct slice client_id;   /* in the arena; may be null */
-    void *state;              /* the API's own */
-    const void *response;     /* READY */
-    size_t payload_bytes;     /* left out of the response's own bytes */
-    uint32_t payload_count;   /* at most as many pieces */
+    bool closes;            /* the connection ends behind it */
+    struct slice client_id; /* in the arena; may be null */
+    void *state;            /* the API's own */
+    const void *response;   /* READY */
+    size_t payload_bytes;   /* left out of the response's own bytes */
+    uint32_t payload_count; /* at most as many pieces */
     struct arena arena;
     struct request *next_spare;
 };
@@ -85,7 +85,7 @@ enum sasl_stage {
 
 struct kafka {
     struct conn *conn;
-    uint32_t next_sequence, oldest; /* requests oldest .. next_sequence - 1 are in flight */
+    uint32_t next_sequence, oldest;         /* requests oldest .. next_sequence - 1 are in flight */
     struct request *requests[REQUESTS_MAX]; /* by sequence % REQUESTS_MAX */
     struct request *spare;
     uint32_t spare_count;
@@ -102,7 +102,8 @@ void request_tell(struct request *request, uint32_t index, struct command *comma
 /* The response, in the arena. Sent at its turn. */
 void request_respond(struct request *request, const void *response);
 void request_silent(struct request *request);
-/* The request cannot be served (no memory, or not what a client may send): closes the connection. */
+/* The request cannot be served (no memory, or not what a client may send): closes the connection.
+ */
 void request_fail(struct request *request, const char *why);
 /* One frame without its length. */
 void request_take(struct kafka *kafka, struct slice frame);

@@ -78,9 +78,9 @@ static bool entry_search(const struct entry *entry, int64_t wanted, struct recor
     if (wanted != TIMESTAMP_MAX && head.timestamp_ms < wanted)
         return false;
     if (head.form == ENTRY_KAFKA)
-        return batch_search(slice_make(entry->data.data + ENTRY_HEAD_BYTES,
-                                       entry->data.len - ENTRY_HEAD_BYTES),
-                            wanted, out);
+        return batch_search(
+            slice_make(entry->data.data + ENTRY_HEAD_BYTES, entry->data.len - ENTRY_HEAD_BYTES),
+            wanted, out);
     *out = (struct record_found){(int64_t)entry->base, head.timestamp_ms};
     return true;
 }
@@ -115,7 +115,8 @@ static void scan_answer(struct request *request, uint32_t index, const struct ev
         search->row->error_code = err_kafka(event->err);
     else if (is_found)
         found(search, record.offset, record.timestamp_ms);
-    else if (event->read.count > 0 && next < event->read.end_offset && search->reads < SCAN_READS_MAX)
+    else if (event->read.count > 0 && next < event->read.end_offset &&
+             search->reads < SCAN_READS_MAX)
         scan_from(request, index, next);
 }
 

@@ -1,5 +1,6 @@
-/* Metadata: the broker, and topics with their partitions. A topic that is asked for and is not there
- * is made first when client and configuration allow it, so that the answer already holds it. */
+/* Metadata: the broker, and topics with their partitions. A topic that is asked for and is not
+ * there is made first when client and configuration allow it, so that the answer already holds it.
+ */
 #include "face/kafka/kafka.h"
 
 /* Bits of read, write, create, delete, alter, describe, describe and alter configs. */
@@ -45,7 +46,8 @@ static void start(struct request *request, const void *message)
         return;
     state->errors = request_alloc(request, (size_t)in->topics_count, sizeof *state->errors);
     bool ok = state->errors != NULL;
-    bool make = in->allow_auto_topic_creation && conn_config(request->kafka->conn)->auto_create_topics;
+    bool make =
+        in->allow_auto_topic_creation && conn_config(request->kafka->conn)->auto_create_topics;
     for (int32_t i = 0; ok && make && i < in->topics_count; i++) {
         struct slice name = in->topics[i].name;
         if (name.len && topic_name_valid(name) && topic_named(request, name) == NULL)
@@ -64,8 +66,8 @@ static void answer(struct request *request, uint32_t index, const struct event *
 
 /* ---- The response ---- */
 
-static bool partitions_fill(struct request *request, const struct topic *topic, struct kafka_metadata_response_topic *row,
-                            int32_t *node)
+static bool partitions_fill(struct request *request, const struct topic *topic,
+                            struct kafka_metadata_response_topic *row, int32_t *node)
 {
     size_t count = topic->partition_count;
     row->partitions = arena_array(&request->arena, count, sizeof *row->partitions);
@@ -84,8 +86,8 @@ static bool partitions_fill(struct request *request, const struct topic *topic, 
     return true;
 }
 
-static bool topic_fill(struct request *request, const struct topic *topic, struct kafka_metadata_response_topic *row,
-                       int32_t *node)
+static bool topic_fill(struct request *request, const struct topic *topic,
+                       struct kafka_metadata_response_topic *row, int32_t *node)
 {
     const struct metadata *state = request->state;
     *row = kafka_metadata_response_topic_default;
@@ -96,13 +98,14 @@ static bool topic_fill(struct request *request, const struct topic *topic, struc
     return request_copy(request, &row->name) && partitions_fill(request, topic, row, node);
 }
 
-static bool asked_fill(struct request *request, int32_t index, struct kafka_metadata_response_topic *row, int32_t *node)
+static bool asked_fill(struct request *request, int32_t index,
+                       struct kafka_metadata_response_topic *row, int32_t *node)
 {
     const struct metadata *state = request->state;
     const struct kafka_metadata_request_topic *asked = &state->in->topics[index];
     bool by_id = asked->name.data == NULL && !uuid_is_zero(&asked->topic_id);
-    const struct topic *topic = by_id ? topic_identified(request, &asked->topic_id)
-                                      : topic_named(request, asked->name);
+    const struct topic *topic =
+        by_id ? topic_identified(request, &asked->topic_id) : topic_named(request, asked->name);
     if (topic)
         return topic_fill(request, topic, row, node);
     *row = kafka_metadata_response_topic_default;

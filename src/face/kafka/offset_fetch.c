@@ -1,6 +1,6 @@
 /* OffsetFetch: a group's committed offsets, of the partitions that are named or of all. Up to
- * version 7 it is about one group, from 8 on about any number of them; both are built in the form of
- * the later one. */
+ * version 7 it is about one group, from 8 on about any number of them; both are built in the form
+ * of the later one. */
 #include "face/kafka/kafka.h"
 
 enum {
@@ -8,7 +8,6 @@ enum {
     IDS_SINCE = 10,
     GROUP_ERROR_SINCE = 2,
 };
-
 
 struct offset_fetch {
     const struct kafka_offset_fetch_request *in;
@@ -52,7 +51,8 @@ static bool asked_unify(struct request *request)
 /* The response's topic with its partitions, as yet without offsets; asks for them. */
 static bool topic_ask(struct request *request, struct group_command *command,
                       struct group_offset *offsets,
-                      const struct kafka_offset_fetch_request_group_topic *in, struct kafka_offset_fetch_response_group_topic *out)
+                      const struct kafka_offset_fetch_request_group_topic *in,
+                      struct kafka_offset_fetch_response_group_topic *out)
 {
     *out = kafka_offset_fetch_response_group_topic_default;
     out->name = in->name;
@@ -160,7 +160,8 @@ static bool partition_set(struct request *request, const struct group_offset *of
     return request_copy(request, &out->metadata);
 }
 
-static bool named_set(struct request *request, const struct group_answer *answer, struct kafka_offset_fetch_response_group *out)
+static bool named_set(struct request *request, const struct group_answer *answer,
+                      struct kafka_offset_fetch_response_group *out)
 {
     uint32_t at = 0;
     for (int32_t i = 0; i < out->topics_count; i++)
@@ -172,7 +173,8 @@ static bool named_set(struct request *request, const struct group_answer *answer
 }
 
 /* The topic's row, a fresh one for a topic that is met first. NULL: it is gone, or no memory. */
-static struct kafka_offset_fetch_response_group_topic *topic_row(struct request *request, struct kafka_offset_fetch_response_group *out, struct slice name)
+static struct kafka_offset_fetch_response_group_topic *
+topic_row(struct request *request, struct kafka_offset_fetch_response_group *out, struct slice name)
 {
     for (int32_t i = out->topics_count; i-- > 0;)
         if (slice_equal(out->topics[i].name, name))
@@ -189,12 +191,15 @@ static struct kafka_offset_fetch_response_group_topic *topic_row(struct request 
     return row;
 }
 
-static bool all_set(struct request *request, const struct group_answer *answer, struct kafka_offset_fetch_response_group *out)
+static bool all_set(struct request *request, const struct group_answer *answer,
+                    struct kafka_offset_fetch_response_group *out)
 {
     uint32_t count = answer->offset_count;
     out->topics = request_alloc(request, count, sizeof *out->topics);
-    struct kafka_offset_fetch_response_group_topic **rows = request_alloc(request, count, sizeof *rows);
-    struct kafka_offset_fetch_response_group_partition *partitions = request_alloc(request, count, sizeof *partitions);
+    struct kafka_offset_fetch_response_group_topic **rows =
+        request_alloc(request, count, sizeof *rows);
+    struct kafka_offset_fetch_response_group_partition *partitions =
+        request_alloc(request, count, sizeof *partitions);
     if (out->topics == NULL || rows == NULL || partitions == NULL)
         return false;
     for (uint32_t i = 0; i < count; i++) {
@@ -210,7 +215,8 @@ static bool all_set(struct request *request, const struct group_answer *answer, 
     for (uint32_t i = 0; i < count; i++) {
         if (rows[i] == NULL)
             continue;
-        struct kafka_offset_fetch_response_group_partition *partition = &rows[i]->partitions[rows[i]->partitions_count++];
+        struct kafka_offset_fetch_response_group_partition *partition =
+            &rows[i]->partitions[rows[i]->partitions_count++];
         *partition = kafka_offset_fetch_response_group_partition_default;
         partition->partition_index = (int32_t)answer->offsets[i].partition;
         partition->committed_offset = -1;

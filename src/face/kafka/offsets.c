@@ -42,7 +42,8 @@ static int16_t commit_check(const struct request *request, const struct topic *t
     return KAFKA_ERROR_NONE;
 }
 
-static bool commit_topic(struct request *request, const struct kafka_offset_commit_request_topic *in,
+static bool commit_topic(struct request *request,
+                         const struct kafka_offset_commit_request_topic *in,
                          struct group_command *command, struct group_offset *offsets,
                          struct kafka_offset_commit_response_topic *out)
 {
@@ -151,7 +152,8 @@ static bool delete_fill(struct request *request, const struct kafka_offset_delet
     struct group_offset *offsets = group_array(command, count, sizeof *offsets);
     asked->codes = request_alloc(request, count, sizeof *asked->codes);
     out->topics = request_alloc(request, (size_t)in->topics_count, sizeof *out->topics);
-    struct kafka_offset_delete_response_partition *rows = request_alloc(request, count, sizeof *rows);
+    struct kafka_offset_delete_response_partition *rows =
+        request_alloc(request, count, sizeof *rows);
     if (offsets == NULL || asked->codes == NULL || out->topics == NULL || rows == NULL)
         return false;
     out->topics_count = in->topics_count;

@@ -1,5 +1,6 @@
 /* InitProducerId: a number that no other producer has, with which batches are known again when they
- * are sent twice. Transactions are not served; the refusal is one that every client takes as final. */
+ * are sent twice. Transactions are not served; the refusal is one that every client takes as final.
+ */
 #include "face/kafka/kafka.h"
 
 static void start(struct request *request, const void *message)

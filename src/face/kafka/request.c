@@ -141,7 +141,8 @@ static void connection_end(struct kafka *kafka, bool flush)
 
 void request_fail(struct request *request, const char *why)
 {
-    conn_log(request->kafka->conn, "warn", "event=\"request refused\" api=%s version=%d reason=\"%s\"",
+    conn_log(request->kafka->conn, "warn",
+             "event=\"request refused\" api=%s version=%d reason=\"%s\"",
              request->api ? request->api->name : "none", request->version, why);
     request->stage = REQUEST_SILENT;
     connection_end(request->kafka, true);
@@ -236,7 +237,8 @@ void requests_send(struct kafka *kafka)
             break;
         bool closes = request->closes;
         if (request->stage == REQUEST_READY && !response_send(request)) {
-            conn_log(kafka->conn, "warn", "event=\"response too large\" api=%s", request->api->name);
+            conn_log(kafka->conn, "warn", "event=\"response too large\" api=%s",
+                     request->api->name);
             closes = true;
         }
         request_retire(kafka);

@@ -175,6 +175,7 @@ bool catalog_begin(struct catalog_command *command, enum catalog_op op, struct s
     command->catalog = arena_alloc(&command->parts->arena, sizeof *command->catalog);
     if (command->catalog == NULL || !parts_copy(command->parts, &name)) {
         parts_destroy(command->parts);
+        command->parts = NULL;
         return false;
     }
     *command->catalog = (struct catalog_request){
