@@ -103,14 +103,15 @@ static enum err listen_all(struct worker *worker)
     return ERR_NONE;
 }
 
-/* What the phase asks of this shard. */
-static void follow_phase(struct worker *worker, enum phase phase)
+/* What the phase asks of this shard. Returns whether that left it something to do at once. */
+static bool follow_phase(struct worker *worker, enum phase phase)
 {
     struct server *server = worker->server;
     if (phase >= PHASE_FEED && !worker->fed && (worker->number > 0 || phase == PHASE_FEED)) {
         if (worker->number == 0 && !shard_ready(worker->shard))
             shard_feed(worker->shard);
         worker->fed = true;
+        return true;
     }
     if (!worker->listening && phase >= (worker->number == 0 ? PHASE_FIRST : PHASE_ALL) &&
         phase < PHASE_STOP) {
@@ -121,6 +122,7 @@ static void follow_phase(struct worker *worker, enum phase phase)
         else
             count_up(server, &server->listening);
     }
+    return false;
 }
 
 static void run_loop(struct worker *worker)
@@ -132,7 +134,8 @@ static void run_loop(struct worker *worker)
     enum err err = ERR_NONE;
     for (;;) {
         enum phase phase = atomic_load(&server->phase);
-        follow_phase(worker, phase);
+        if (follow_phase(worker, phase))
+            deadline = 0;
         if (phase == PHASE_STOP) {
             shard_stop(worker->shard);
             if (stop_by == INT64_MAX)

@@ -116,8 +116,22 @@ enum err shard_create(struct broker *broker, uint32_t number, struct net *net, s
     return ERR_NONE;
 }
 
+/* After a simulated crash connections are still there; nobody is told. */
+static void free_conns(struct shard *shard)
+{
+    for (uint32_t i = 0; i < shard->conn_slots; i++) {
+        struct conn *conn = shard->conns[i];
+        if (conn == NULL)
+            continue;
+        conn->closing = true;
+        conn->face->close(conn->self, ERR_IO);
+        free(conn);
+    }
+}
+
 void shard_destroy(struct shard *shard)
 {
+    free_conns(shard);
     for (uint32_t i = 0; i < CELLS_MAX; i++) {
         if (shard->cells[i] != NULL)
             cell_destroy(shard->cells[i]);

@@ -50,7 +50,7 @@ void broker_done(struct broker *broker);
 enum err shard_create(struct broker *broker, uint32_t number, struct net *net, struct disk *disk,
                       int64_t now_ms, int64_t wall_ms, uint64_t seed, struct shard **out)
     __attribute__((warn_unused_result));
-/* Connections must have been closed (their net destroyed) before. */
+/* Connections that are left are forgotten without a word to their peers. */
 void shard_destroy(struct shard *shard);
 
 /* Shard 0, once every shard is open: feeds the catalog to all of them. A shard is ready when it has
