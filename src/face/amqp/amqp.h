@@ -205,7 +205,7 @@ void pending_remove(struct amqp *self, struct pending *pending);
 /* Sends the command as the channel's (0: the connection's), after the acknowledgements gathered. */
 void command_send(struct amqp *self, struct command *command, uint16_t channel, uint64_t tag);
 /* A catalog request whose slices stand in parts; answered by pending. Takes parts over. */
-void catalog_send(struct amqp *self, struct parts *parts, struct pending *pending);
+void definition_send(struct amqp *self, struct parts *parts, struct pending *pending);
 /* A request in an arena of its own, as the connection's; NULL (and a 506 is raised) without memory.
  */
 struct catalog_request *catalog_request_new(struct channel *channel, uint32_t method,

@@ -82,7 +82,7 @@ static void declare_send(struct channel *channel, const struct amqp_basic_consum
     pending->no_wait = m->no_wait;
     pending->name_len = (uint8_t)tag.len;
     memcpy(pending->name, tag.data, tag.len);
-    catalog_send(channel->amqp, parts, pending);
+    definition_send(channel->amqp, parts, pending);
 }
 
 void direct_reply_consume(struct channel *channel, const struct amqp_basic_consume *m,

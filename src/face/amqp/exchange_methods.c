@@ -42,7 +42,7 @@ static void request_send(struct channel *channel, uint32_t method, bool no_wait,
         return;
     }
     pending->no_wait = no_wait;
-    catalog_send(channel->amqp, parts, pending);
+    definition_send(channel->amqp, parts, pending);
 }
 
 static void no_exchange(struct channel *channel, uint32_t method, struct slice name)

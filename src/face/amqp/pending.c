@@ -79,7 +79,7 @@ void command_send(struct amqp *self, struct command *command, uint16_t channel, 
     conn_command(self->conn, command);
 }
 
-void catalog_send(struct amqp *self, struct parts *parts, struct pending *pending)
+void definition_send(struct amqp *self, struct parts *parts, struct pending *pending)
 {
     pending->catalog = true;
     struct command command = {.type = COMMAND_CATALOG, .parts = parts};

@@ -261,7 +261,7 @@ static void declare(struct channel *channel, const struct amqp_queue_declare *m)
     pending->no_wait = m->no_wait;
     pending_name(pending, name);
     last_queue_set(channel, name);
-    catalog_send(self, parts, pending);
+    definition_send(self, parts, pending);
 }
 
 /* ---- bind, unbind ---- */
@@ -307,7 +307,7 @@ static void bind(struct channel *channel, uint32_t method, const struct amqp_que
         return;
     }
     pending->no_wait = m->no_wait;
-    catalog_send(self, parts, pending);
+    definition_send(self, parts, pending);
 }
 
 /* ---- purge, delete ---- */
@@ -382,7 +382,7 @@ static void delete_topic(struct channel *channel, struct slice name, bool no_wai
     }
     pending->no_wait = no_wait;
     pending_name(pending, name);
-    catalog_send(channel->amqp, parts, pending);
+    definition_send(channel->amqp, parts, pending);
 }
 
 static void delete (struct channel *channel, const struct amqp_queue_delete *m)
