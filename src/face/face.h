@@ -24,30 +24,34 @@ struct conn;
 
 /* Limits and names that faces need, from the configuration. */
 struct face_config {
-    uint32_t frame_max, heartbeat_s;     /* AMQP */
+    uint32_t frame_max, heartbeat_s; /* AMQP */
     uint16_t channel_max;
-    uint32_t max_message_bytes;          /* AMQP body */
-    uint32_t max_batch_bytes;            /* Kafka batch */
-    uint32_t max_request_bytes;          /* Kafka request */
+    uint32_t max_message_bytes; /* AMQP body */
+    uint32_t max_batch_bytes;   /* Kafka batch */
+    uint32_t max_request_bytes; /* Kafka request */
     uint32_t default_partitions;
     bool auto_create_topics;
-    const char *cluster_name;            /* "weir@host" */
-    uint8_t cluster_id[16];              /* random, fixed when the data folder was made */
+    const char *cluster_name; /* "weir@host" */
+    uint8_t cluster_id[16];   /* random, fixed when the data folder was made */
     const char *version;
 };
 
 struct face {
-    const char *name;      /* "amqp": as in --listen and in logs */
+    const char *name; /* "amqp": as in --listen and in logs */
     uint16_t default_port;
     /* A new connection; returns the face's own state for it, NULL when memory is exhausted. */
     void *(*open)(struct conn *conn);
-    /* Bytes came; returns how many were used (see net_handler.received). conn_close may be called. */
+    /* Bytes came; returns how many were used (see net_handler.received). conn_close may be called.
+     */
     size_t (*input)(void *self, const uint8_t *data, size_t len);
     void (*event)(void *self, const struct event *event);
     /* Output fell below the mark after conn_output_pending was above it. */
     void (*drained)(void *self);
     /* The time asked for by conn_timer came. */
     void (*timer)(void *self, int64_t now_ms);
+    /* The broker stops: say so to the client, if the protocol has a word for it. The shard closes the
+     * connection behind it, flushed. May be NULL. */
+    void (*stop)(void *self);
     /* The connection is gone: free self. The shard tells every cell afterwards (CONN_GONE). */
     void (*close)(void *self, enum err err);
 };
@@ -97,10 +101,12 @@ void conn_command(struct conn *conn, const struct command *command);
  * EVENT_PUBLISHED when seq > 0; 0 = no target. */
 uint32_t conn_publish(struct conn *conn, const struct publish *publish);
 /* The same past routing: straight to one queue (the default exchange), by definition. */
-uint32_t conn_publish_queue(struct conn *conn, const struct publish *publish, const struct queue_def *queue);
+uint32_t conn_publish_queue(struct conn *conn, const struct publish *publish,
+                            const struct queue_def *queue);
 /* How many cells answer a COMMAND_CHANNEL_GONE. */
 uint32_t conn_cells(const struct conn *conn);
-/* True while the broker wants publishers slowed (memory or disk): faces with a word for it say so. */
+/* True while the broker wants publishers slowed (memory or disk): faces with a word for it say so.
+ */
 bool conn_blocked(const struct conn *conn);
 
 extern const struct face face_amqp;

@@ -354,6 +354,13 @@ static void amqp_timer(void *context, int64_t now_ms)
     connection_timer(context, now_ms);
 }
 
+static void amqp_stop(void *context)
+{
+    struct amqp *self = context;
+    if (self->stage == STAGE_RUNNING)
+        connection_error(self, 320, 0, "broker forced connection closure with reason 'shutdown'");
+}
+
 const struct face face_amqp = {
     .name = "amqp",
     .default_port = 5672,
@@ -362,5 +369,6 @@ const struct face face_amqp = {
     .event = amqp_event,
     .drained = amqp_drained,
     .timer = amqp_timer,
+    .stop = amqp_stop,
     .close = amqp_close,
 };
