@@ -99,6 +99,8 @@ static void hints_forget(struct block_log *log, const struct block *block)
         log->peek_hint = NULL;
     if (log->trim_hint == block)
         log->trim_hint = NULL;
+    if (log->copy_hint == block)
+        log->copy_hint = NULL;
 }
 
 static bool block_written(const struct block *block)
@@ -196,7 +198,13 @@ uint32_t block_first_unwritten(const struct block_log *log, uint64_t written)
 
 void block_evict(struct store *store)
 {
-    while (store->memory > store->config.memory_limit && !list_empty(&store->recent)) {
+    while (store->memory > store->config.memory_limit) {
+        uint64_t share = store->config.memory_limit / 4; /* that read blocks may keep */
+        if ((store->extents.cached_bytes > share || list_empty(&store->recent)) &&
+            stored_evict(store))
+            continue;
+        if (list_empty(&store->recent))
+            break;
         struct block *block = list_entry(store->recent.next, struct block, recent);
         if (block->durable || block->in_file)
             block_detach(store, block);

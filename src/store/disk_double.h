@@ -491,7 +491,8 @@ static inline void double_reboot(struct double_disk *self, enum double_crash cra
                 size = end > size ? end : size;
             }
         }
-        memcpy(inode->data, inode->safe, inode->room);
+        if (inode->room > 0)
+            memcpy(inode->data, inode->safe, inode->room);
         inode->size = inode->safe_size = size;
     }
     self->dead = false;

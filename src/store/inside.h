@@ -5,8 +5,10 @@
 #define WEIR_STORE_INSIDE_H
 
 #include "io/disk.h"
+#include "store/checkpoint.h"
 #include "store/format.h"
 #include "store/store.h"
+#include "store/stored.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +24,8 @@
 #define SEGMENT_STEP_FIRST (512u * 1024)
 #define SEGMENT_STEP       (8u * 1024 * 1024)
 #define PATH_BYTES         4096
+#define SWEEP_MS           100  /* how often empty rings and old blocks are looked for */
+#define SWEEP_IDLE_MS      2000 /* and when nothing else calls for a turn */
 #define PROBE_MS           1000 /* how often a full disk is asked again */
 
 struct store;
@@ -69,6 +73,7 @@ struct block {
     struct segment *segment; /* journal */
     uint64_t spill_at;
     uint32_t spill_crc;
+    uint64_t sound_for; /* journal, not in memory: frames were checked for the checkpoint there */
     struct block_load *load; /* being read or spilled */
     struct list recent;      /* store.recent while it may be evicted */
 };
@@ -103,9 +108,16 @@ struct block_log {
     struct block *add_hint; /* found last by pos, one memory per kind of caller */
     struct block *peek_hint;
     struct block *trim_hint;
+    struct block *copy_hint;
 };
 
 /* ---- The journal ---- */
+
+/* A place between two frames, and what the next one says. */
+struct journal_mark {
+    uint64_t position, index;
+    uint32_t chain;
+};
 
 struct journal {
     struct list segments;
@@ -119,13 +131,16 @@ struct journal {
     uint64_t written;     /* behind the last frame written */
     uint64_t synced;      /* behind the last frame that a completed fdatasync covers */
     uint64_t committed;
-    uint64_t term, index; /* of the next frame */
-    uint32_t chain;       /* crc of the last sealed frame */
-    uint32_t records;     /* in the open frame */
-    int64_t lazy_at;      /* a lazy flush is due then; 0: none */
-    bool writing, wanted; /* a write is under way; another must follow */
-    bool full;            /* the disk had no room for the next file or step */
-    bool tight;           /* the handler was told ERR_DISK_FULL */
+    uint64_t term, index;     /* of the next frame */
+    uint32_t chain;           /* crc of the last sealed frame */
+    uint64_t sealed_index;    /* of the frame behind it */
+    struct journal_mark mark; /* where the last completed write ended */
+    uint32_t records;         /* in the open frame */
+    int64_t lazy_at;          /* a lazy flush is due then; 0: none */
+    bool writing, wanted;     /* a write is under way; another must follow */
+    bool full;                /* the disk has no room ... */
+    bool grow_full;           /* ... to make or grow a file */
+    bool write_full;          /* ... or for a write, which is made again after a while */
     int64_t probe_at;
     uint64_t write_to; /* end of the write under way */
     uint64_t write_start;
@@ -149,18 +164,25 @@ struct store {
     int64_t swept_ms;
     struct buf *pool[BLOCK_POOL_MAX];
     uint32_t pooled;
-    uint64_t memory;          /* bytes of blocks and of loaded extent blocks */
-    struct list recent;       /* blocks that may be evicted, oldest first */
-    struct list indexed;      /* streams that have a ring */
-    struct list trimmed;      /* streams trimmed since the last checkpoint */
-    struct list *sweep;       /* where the sweep for empty rings stands */
-    struct list done_loads;   /* loads that found their block in memory */
-    struct list failed_loads; /* loads that found no memory */
+    uint64_t memory;           /* bytes of blocks and of loaded extent blocks */
+    struct list recent;        /* blocks that may be evicted, oldest first */
+    struct list indexed;       /* streams that have a ring */
+    struct list trimmed;       /* streams trimmed since the last checkpoint */
+    struct list *sweep;        /* where the sweep for empty rings stands */
+    struct list done_loads;    /* loads that found their block in memory */
+    struct list failed_loads;  /* loads that found no memory */
+    struct list damaged_loads; /* loads of what the index says wrong things about */
+    uint32_t loading;          /* block reads under way */
+    struct disk_op kick;       /* brings another turn of the loop */
+    bool kick_busy;
+    struct extents extents;
+    struct checkpoint checkpoint;
     struct spill spill;
     struct store_stats stats;
 };
 
 /* store.c */
+void store_kick(struct store *store);
 void store_fail(struct store *store, enum err err);
 bool store_name_parse(const char *name, const char *kind, uint64_t *out);
 void store_path(const struct store *store, const char *kind, uint64_t number, char *out);
@@ -210,9 +232,11 @@ enum stream_found stored_peek(struct stream *stream, uint64_t offset, uint64_t b
 
 /* checkpoint.c */
 void checkpoint_tick(struct store *store);
+void checkpoint_drop(struct store *store, uint64_t stream);
 void checkpoint_stream_leaves(struct stream *stream);
 
 /* stream.c */
+struct stream_row *stream_row_at(const struct stream *stream, uint32_t i);
 uint32_t stream_row_find(const struct stream *stream, uint64_t offset);
 const struct stream_row *stream_row_for(const struct stream *stream, uint64_t offset);
 void stream_rows_leave(struct stream *stream, uint64_t position);
@@ -231,8 +255,12 @@ enum err segment_open_next(struct store *store, uint64_t start, uint64_t capacit
                            struct segment **out);
 struct segment *segment_create(struct store *store, uint64_t start, uint64_t limit);
 void segment_prepare(struct store *store);
+/* Sets the flag (grow_full, write_full), and `full` from both; tells the core when that changed. */
+void segment_full(struct store *store, bool *flag, bool value);
+void segment_probe(struct store *store);
 void segment_unref(struct store *store, struct segment *segment);
 void segment_free_below(struct store *store, uint64_t position);
+void segment_remove_all(struct store *store); /* an orderly stop: nothing in them is needed */
 void segment_done_all(struct store *store);
 
 /* recover.c */

@@ -154,6 +154,7 @@ static void frames_seal(struct store *store, struct block *block, uint64_t from,
         frame.chain = journal->chain;
         frame.durable = journal->synced;
         journal->chain = frame_seal(block_at(block, from), &frame);
+        journal->sealed_index = frame.index + 1;
         from += frame_bytes(frame.body);
     }
 }
@@ -191,7 +192,8 @@ static int parts_gather(struct store *store, struct iovec *parts, uint64_t *byte
 static void flush_start(struct store *store)
 {
     struct journal *journal = &store->journal;
-    if (journal->writing || store->failed != ERR_NONE || store->opening)
+    if (journal->writing || store->failed != ERR_NONE || store->opening ||
+        (journal->write_full && store->now_ms < journal->probe_at))
         return;
     frame_close(store);
     struct iovec parts[FLUSH_PARTS_MAX];
@@ -231,11 +233,21 @@ static void flush_done(struct disk_op *op)
     struct store *store = list_entry(journal, struct store, journal);
     journal->writing = false;
     segment_unref(store, journal->write_segment);
+    if (op->err == ERR_DISK_FULL) { /* all of it is written anew when there is room */
+        journal->chain = journal->mark.chain;
+        journal->sealed_index = journal->mark.index;
+        journal->wanted = true;
+        segment_full(store, &journal->write_full, true);
+        return;
+    }
     if (op->err != ERR_NONE) {
         store_fail(store, op->err);
         return;
     }
+    segment_full(store, &journal->write_full, false);
     journal->written = journal->write_to;
+    journal->mark = (struct journal_mark){
+        .position = journal->written, .index = journal->sealed_index, .chain = journal->chain};
     if (store->config.sync)
         journal->synced = journal->written;
     blocks_mark_written(store, journal->write_start, journal->write_to);
@@ -244,6 +256,8 @@ static void flush_done(struct disk_op *op)
         flush_start(store);
     block_evict(store);
     store->handler->committed(store->ctx, journal->committed);
+    if (store->checkpoint.phase == CHECKPOINT_WAIT || store->checkpoint.stopping)
+        checkpoint_advance(store);
 }
 
 void journal_flush(struct store *store)
@@ -273,7 +287,7 @@ void journal_tick(struct store *store)
         journal_flush(store);
     }
     if (journal->full && store->now_ms >= journal->probe_at)
-        segment_prepare(store);
+        segment_probe(store);
 }
 
 uint64_t store_committed(const struct store *store)

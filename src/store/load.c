@@ -66,6 +66,7 @@ static void read_done(struct disk_op *op)
     if (err == ERR_NONE && !block_sound(block, load->buf->data, op->bytes))
         err = ERR_CORRUPT;
     block->load = NULL;
+    store->loading--;
     if (err == ERR_NONE && block->live > 0) {
         block->buf = load->buf;
         block->reloaded = true;
@@ -105,6 +106,7 @@ static struct block_load *read_start(struct store *store, struct block *block)
     load->op.done = read_done;
     list_init(&load->waiters);
     block->load = load;
+    store->loading++;
     if (block->durable) {
         load->segment = block->segment;
         load->segment->refs++;
@@ -129,6 +131,7 @@ void load_block(struct store *store, struct block *block, struct stream_load *lo
 {
     if (block->buf != NULL) {
         load_wait(&store->done_loads, load);
+        store_kick(store);
         return;
     }
     struct block_load *read = block->load;
@@ -136,6 +139,7 @@ void load_block(struct store *store, struct block *block, struct stream_load *lo
         read = read_start(store, block);
     if (read == NULL) {
         load_wait(&store->failed_loads, load);
+        store_kick(store);
         return;
     }
     load_wait(&read->waiters, load);
@@ -151,6 +155,7 @@ void stream_load(struct stream *stream, uint64_t offset, struct stream_load *loa
         return;
     if (row == NULL) {
         load_wait(&store->done_loads, load);
+        store_kick(store);
         return;
     }
     struct block_log *log = &store->logs[(row->pos & STORE_VOLATILE) == 0];
@@ -165,4 +170,6 @@ void load_tick(struct store *store)
         load_finish(&store->done_loads, ERR_NONE);
     if (!list_empty(&store->failed_loads))
         load_finish(&store->failed_loads, ERR_NO_MEMORY);
+    if (!list_empty(&store->damaged_loads))
+        load_finish(&store->damaged_loads, ERR_CORRUPT);
 }

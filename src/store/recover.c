@@ -214,8 +214,7 @@ static enum err frame_proves(struct segment *segment, uint64_t position, const u
     return err;
 }
 
-static enum err proof_search(struct store *store, struct segment *segment, uint64_t from,
-                             uint64_t bad, uint64_t *found)
+static enum err proof_search(struct segment *segment, uint64_t from, uint64_t bad, uint64_t *found)
 {
     uint8_t *window = malloc(SEARCH_BYTES);
     if (window == NULL)
@@ -241,41 +240,48 @@ static enum err proof_search(struct store *store, struct segment *segment, uint6
         from += at;
     }
     free(window);
-    (void)store;
     return err;
 }
 
-/* Nothing follows at recovery->at. Is that the end, or damage? */
+static void segment_forget(struct segment *segment)
+{
+    list_remove(&segment->link);
+    if (segment->file != NULL)
+        disk_close(segment->file);
+    free(segment);
+}
+
+/* Nothing follows at recovery->at, which lies in `last` (NULL: in a file that is gone). Is that the
+ * end, or damage? Searches what stands behind it there, and the files from `file` on. */
 static enum err end_judge(struct recovery *recovery, struct segment *last, uint32_t file)
 {
     struct store *store = recovery->store;
-    uint64_t bad = recovery->at;
-    char path[PATH_BYTES];
-    store_path(store, "journal", last->start, path);
-    struct segment *segment = last;
-    uint64_t from = bad + FRAME_ALIGN;
-    for (;;) {
-        uint64_t found = 0;
-        enum err err = proof_search(store, segment, from, bad, &found);
-        if (err == ERR_NONE && found != 0) {
-            store_explain(store,
-                          "%s: damaged frame at byte %" PRIu64
-                          ", but valid ones behind it (journal position %" PRIu64 ")",
-                          path, offset_of(last, bad), found);
-            err = ERR_CORRUPT;
-        }
-        if (segment != last) {
-            disk_close(segment->file);
-            list_remove(&segment->link);
-            free(segment);
-        }
-        if (err != ERR_NONE || ++file >= recovery->files)
-            return err;
+    uint64_t bad = recovery->at, found = 0;
+    enum err err = ERR_NONE;
+    if (last != NULL)
+        err = proof_search(last, bad + FRAME_ALIGN, bad, &found);
+    for (; err == ERR_NONE && found == 0 && file < recovery->files; file++) {
+        struct segment *segment;
         err = segment_open(recovery, file, &segment);
         if (err != ERR_NONE)
             return err;
-        from = segment->start;
+        err = proof_search(segment, segment->start, bad, &found);
+        segment_forget(segment);
     }
+    if (err != ERR_NONE || found == 0)
+        return err;
+    if (last != NULL) {
+        char path[PATH_BYTES];
+        store_path(store, "journal", last->start, path);
+        store_explain(store,
+                      "%s: damaged frame at byte %" PRIu64
+                      ", but valid ones behind it (journal position %" PRIu64 ")",
+                      path, offset_of(last, bad), found);
+    } else {
+        store_explain(store, "%s: the journal file that holds position %" PRIu64 " is missing",
+                      store->path, bad);
+    }
+    return ERR_CORRUPT;
 }
 
 /* Does the file's first frame continue the journal? */
@@ -303,9 +309,7 @@ static enum err file_follows(struct recovery *recovery, uint32_t file, bool *out
         *out = err == ERR_NONE && frame_check(data, got, &frame);
         free(data);
     }
-    disk_close(segment->file);
-    list_remove(&segment->link);
-    free(segment);
+    segment_forget(segment);
     return err;
 }
 
@@ -341,7 +345,7 @@ static enum err files_replay(struct recovery *recovery, uint32_t file, uint32_t 
             err = file_follows(recovery, file + 1, &follows);
         *last = file;
         if (err == ERR_NONE && !follows)
-            err = end_judge(recovery, segment, file);
+            err = end_judge(recovery, segment, file + 1);
         if (err != ERR_NONE || !follows)
             return err;
         segment->end = recovery->at;
@@ -356,10 +360,13 @@ static enum err files_recover(struct recovery *recovery)
         first++;
     if (recovery->files == 0)
         return ERR_NONE;
+    bool follows = true; /* a checkpoint at the very end of a file frees it */
     if (recovery->starts[first] > recovery->at) {
-        store_explain(store, "%s: the journal file that holds position %" PRIu64 " is missing",
-                      store->path, recovery->at);
-        return ERR_CORRUPT;
+        enum err err = file_follows(recovery, first, &follows);
+        if (err == ERR_NONE && !follows)
+            err = end_judge(recovery, NULL, first);
+        if (err != ERR_NONE || !follows)
+            return err != ERR_NONE ? err : files_remove(recovery, 0, recovery->files);
     }
     uint32_t last = first;
     enum err err = files_replay(recovery, first, &last);
@@ -420,5 +427,8 @@ enum err recover_journal(struct store *store, uint64_t position, uint64_t index,
     journal->at = recovery.at + FRAME_HEADER_BYTES;
     journal->index = recovery.index;
     journal->chain = recovery.chain;
+    journal->sealed_index = recovery.index;
+    journal->mark = (struct journal_mark){
+        .position = recovery.at, .index = recovery.index, .chain = recovery.chain};
     return ERR_NONE;
 }

@@ -15,24 +15,30 @@
 struct rig_stream {
     struct stream stream;
     uint64_t position; /* the journal position that first and next reflect */
-    uint64_t promised; /* the first that was confirmed as trimmed */
     bool changed;
+};
+
+struct rig_trimming {
+    uint64_t end, stream, first;
 };
 
 struct rig {
     struct double_disk *disk;
     struct store *store;
     struct rig_stream streams[RIG_STREAMS];
-    uint64_t appended;    /* records made, numbered from 0 */
-    uint64_t replayed;    /* the next number that replay expects */
-    uint64_t committed;   /* records confirmed */
-    uint64_t ends[65536]; /* store_end after record i (mod) */
+    uint64_t appended;                  /* records made, numbered from 0 */
+    uint64_t replayed;                  /* the next number that replay expects */
+    uint64_t committed;                 /* records confirmed */
+    uint64_t ends[65536];               /* store_end after record i (mod) */
+    struct rig_trimming trimming[4096]; /* trims on their way (mod) */
+    uint64_t trims, trims_done;
+    uint64_t promised_first[RIG_STREAMS];
     enum err failed;
     char problem[STORE_PROBLEM_BYTES];
     int64_t now_ms;
     bool stopped;
     enum err stop_err;
-    uint64_t memory_limit, segment_bytes;
+    uint64_t memory_limit, segment_bytes, checkpoint_ms;
     const struct state_backend *state;
     bool sync;
     size_t size; /* of entries, about */
@@ -94,7 +100,8 @@ static inline enum err rig_replay(void *ctx, uint64_t pos, struct slice record)
         return ERR_CORRUPT;
     uint64_t number = le64_get(record.data + 8);
     if (!rig_matches(rig, record, number) ||
-        (rig->replayed != UINT64_MAX && number != rig->replayed))
+        number / RIG_STREAMS > rig_stream_of(rig, number)->stream.next ||
+        (rig->state == NULL && number != rig->replayed))
         return ERR_CORRUPT;
     rig->replayed = number + 1;
     return stream_add(&rig_stream_of(rig, number)->stream, number / RIG_STREAMS, 1, pos,
@@ -147,6 +154,12 @@ static inline void rig_committed(void *ctx, uint64_t end)
     struct rig *rig = ctx;
     while (rig->committed < rig->appended && rig->ends[rig->committed % 65536] <= end)
         rig->committed++;
+    for (; rig->trims_done < rig->trims; rig->trims_done++) {
+        const struct rig_trimming *trim = &rig->trimming[rig->trims_done % 4096];
+        if (trim->end > end)
+            break;
+        rig->promised_first[trim->stream] = trim->first;
+    }
 }
 
 static inline void rig_failed(void *ctx, enum err err)
@@ -171,6 +184,7 @@ static inline void rig_init(struct rig *rig, uint64_t seed)
     rig->memory_limit = 64u << 20;
     rig->segment_bytes = 1u << 20;
     rig->sync = true;
+    rig->checkpoint_ms = 60000;
 }
 
 /* Opens the store on what is on the disk. */
@@ -183,11 +197,12 @@ static inline enum err rig_open(struct rig *rig)
                                   .sync = rig->sync,
                                   .segment_bytes = rig->segment_bytes,
                                   .memory_limit = rig->memory_limit,
-                                  .checkpoint_ms = 60000,
+                                  .checkpoint_ms = rig->checkpoint_ms,
                                   .problem = rig->problem,
                                   .problem_bytes = sizeof rig->problem};
     rig->failed = ERR_NONE;
-    rig->replayed = rig->state != NULL ? UINT64_MAX : 0;
+    rig->replayed = 0;
+    rig->trims = rig->trims_done = 0;
     rig->store = NULL;
     for (uint64_t i = 0; i < RIG_STREAMS; i++) {
         rig->streams[i] = (struct rig_stream){0};
@@ -258,8 +273,101 @@ static inline enum err rig_trim(struct rig *rig, uint64_t stream, uint64_t first
     at[16] = 't';
     store_commit(rig->store, 17);
     rig->streams[stream].changed = true;
+    rig->trimming[rig->trims++ % 4096] =
+        (struct rig_trimming){.end = store_end(rig->store), .stream = stream, .first = first};
     stream_trim(&rig->streams[stream].stream, first);
     return ERR_NONE;
+}
+
+struct rig_waiter {
+    struct stream_load load;
+    int done;
+    enum err err;
+};
+
+static inline void rig_waiter_done(struct stream_load *load, enum err err)
+{
+    struct rig_waiter *waiter = list_entry(load, struct rig_waiter, load);
+    waiter->done++;
+    waiter->err = err;
+}
+
+/* Peeks, loading what is missing. Adds to *loads. */
+static inline enum stream_found rig_read(struct rig *rig, struct stream *stream, uint64_t offset,
+                                         struct entry *entry, int *loads, enum err *err)
+{
+    enum stream_found found;
+    *err = ERR_NONE;
+    while ((found = stream_peek(stream, offset, entry)) == STREAM_MISS && *err == ERR_NONE) {
+        struct rig_waiter waiter = {.load.done = rig_waiter_done};
+        stream_load(stream, offset, &waiter.load);
+        assert(waiter.done == 0); /* never from inside the call */
+        while (waiter.done == 0 && double_turn(rig->disk))
+            continue;
+        assert(waiter.done == 1);
+        *err = waiter.err;
+        *loads += 1;
+    }
+    return found;
+}
+
+/* Is everything from first to next there, and is it what was appended? Returns the number of loads
+ * or -1. */
+static inline int rig_verify(struct rig *rig)
+{
+    int loads = 0;
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) {
+        struct stream *stream = &rig->streams[i].stream;
+        for (uint64_t offset = stream->first; offset < stream->next; offset++) {
+            struct entry entry;
+            enum err err;
+            if (rig_read(rig, stream, offset, &entry, &loads, &err) != STREAM_HIT ||
+                entry.base != offset || !rig_matches(rig, entry.data, offset * RIG_STREAMS + i))
+                return -1;
+        }
+        struct entry entry;
+        if (stream_peek(stream, stream->next, &entry) != STREAM_END)
+            return -1;
+    }
+    return loads;
+}
+
+/* How many records the streams say there were; -1 when they disagree. */
+static inline int64_t rig_count(struct rig *rig)
+{
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) {
+        uint64_t next = rig->streams[i].stream.next;
+        uint64_t least = next == 0 ? 0 : (next - 1) * RIG_STREAMS + i + 1;
+        count = least > count ? least : count;
+    }
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) {
+        if (rig->streams[i].stream.next != (count + RIG_STREAMS - 1 - i) / RIG_STREAMS)
+            return -1;
+    }
+    return (int64_t)count;
+}
+
+static inline void rig_stopped(void *ctx, enum err err)
+{
+    struct rig *rig = ctx;
+    rig->stopped = true;
+    rig->stop_err = err;
+}
+
+/* An orderly stop. */
+static inline enum err rig_stop(struct rig *rig)
+{
+    rig->stopped = false;
+    store_stop(rig->store, rig_stopped, rig);
+    for (int i = 0; i < 100 && !rig->stopped; i++) {
+        rig_settle(rig);
+        if (!rig->stopped)
+            rig_tick(rig, 1);
+    }
+    assert(rig->stopped);
+    rig_close(rig);
+    return rig->stop_err;
 }
 
 #endif

@@ -75,8 +75,10 @@ static enum err file_make(struct segment_job *job)
     if (err != ERR_NONE) {
         disk_close(job->file);
         job->file = NULL;
-        if (err == ERR_DISK_FULL && disk_remove(disk, fresh) != ERR_NONE)
-            err = ERR_IO;
+        enum err gone = err == ERR_DISK_FULL ? disk_remove(disk, fresh) : ERR_NOT_FOUND;
+        if (gone == ERR_NOT_FOUND && err == ERR_DISK_FULL)
+            gone = disk_remove(disk, final);
+        (void)gone; /* the next attempt replaces it */
     }
     return err;
 }
@@ -94,10 +96,13 @@ static void job_run(struct disk_op *op)
         op->err = disk_size(job->file, &job->got_bytes);
 }
 
-static void full_set(struct store *store, bool full)
+void segment_full(struct store *store, bool *flag, bool value)
 {
     struct journal *journal = &store->journal;
-    journal->probe_at = store->now_ms + PROBE_MS;
+    *flag = value;
+    if (value)
+        journal->probe_at = store->now_ms + PROBE_MS;
+    bool full = journal->grow_full || journal->write_full;
     if (journal->full == full)
         return;
     journal->full = full;
@@ -115,11 +120,11 @@ static void job_done(struct disk_op *op)
             store->journal.spares--;
         segment->file = job->file;
         segment->allocated = segment->start + job->got_bytes - JOURNAL_HEADER_BYTES;
-        full_set(store, false);
+        segment_full(store, &store->journal.grow_full, false);
     } else if (op->err == ERR_DISK_FULL) {
         if (job->recycle) /* it was renamed and then removed */
             store->journal.spares--;
-        full_set(store, true);
+        segment_full(store, &store->journal.grow_full, true);
     } else {
         store_fail(store, op->err);
         return;
@@ -168,6 +173,17 @@ static bool job_start(struct store *store, struct segment *segment)
                                 .busy = true};
     disk_run(store->config.disk, job_run, &job->op);
     return true;
+}
+
+/* The disk had no room: is there some now? */
+void segment_probe(struct store *store)
+{
+    struct journal *journal = &store->journal;
+    if (journal->write_full)
+        journal_flush(store);
+    segment_prepare(store);
+    if (!journal->job.busy)
+        segment_full(store, &journal->grow_full, false); /* no more is wanted */
 }
 
 void segment_prepare(struct store *store)
@@ -264,7 +280,8 @@ void segment_free_below(struct store *store, uint64_t position)
             err = disk_remove(store->config.disk, path);
         }
         if (err != ERR_NONE) {
-            store_fail(store, err);
+            if (err != ERR_DISK_FULL) /* then it is tried again after the next checkpoint */
+                store_fail(store, err);
             return;
         }
         list_remove(&segment->link);
@@ -272,6 +289,32 @@ void segment_free_below(struct store *store, uint64_t position)
         segment->refs++;
         segment_unref(store, segment);
     }
+}
+
+void segment_remove_all(struct store *store)
+{
+    struct journal *journal = &store->journal;
+    enum err err = ERR_NONE;
+    char path[PATH_BYTES];
+    while (!list_empty(&journal->segments) && err == ERR_NONE) {
+        struct segment *segment = list_entry(journal->segments.next, struct segment, link);
+        store_path(store, "journal", segment->start, path);
+        if (segment->file != NULL)
+            err = disk_remove(store->config.disk, path);
+        segment->removed = true;
+        list_remove(&segment->link);
+        segment->refs++;
+        segment_unref(store, segment);
+    }
+    journal->current = journal->next = NULL;
+    path_in(store, "journal-spare", path);
+    if (err == ERR_NONE && journal->spares > 0)
+        err = disk_remove(store->config.disk, path);
+    journal->spares = 0;
+    if (err == ERR_NONE)
+        err = disk_sync_folder(store->config.disk, store->path);
+    if (err != ERR_NONE)
+        store_fail(store, err);
 }
 
 void segment_done_all(struct store *store)

@@ -56,7 +56,7 @@ static void file_close(struct store *store)
     spill->file = NULL;
     spill->slots = spill->free_used = 0;
     enum err err = disk_remove(store->config.disk, path);
-    if (err != ERR_NONE)
+    if (err != ERR_NONE && err != ERR_DISK_FULL)
         store_fail(store, err);
 }
 

@@ -53,6 +53,47 @@ void store_fail(struct store *store, enum err err)
     store->handler->failed(store->ctx, err);
 }
 
+static void kick_run(struct disk_op *op)
+{
+    op->err = ERR_NONE;
+}
+
+static void kick_done(struct disk_op *op)
+{
+    struct store *store = list_entry(op, struct store, kick);
+    store->kick_busy = false;
+    load_tick(store);
+    checkpoint_advance(store);
+}
+
+void store_kick(struct store *store)
+{
+    if (store->kick_busy)
+        return;
+    store->kick_busy = true;
+    store->kick.done = kick_done;
+    disk_run(store->config.disk, kick_run, &store->kick);
+}
+
+int64_t store_deadline(const struct store *store, int64_t now_ms)
+{
+    const struct journal *journal = &store->journal;
+    int64_t deadline = INT64_MAX;
+    if (journal->lazy_at != 0)
+        deadline = journal->lazy_at;
+    if (journal->full && journal->probe_at < deadline)
+        deadline = journal->probe_at;
+    if (store->config.state != NULL && journal->mark.position != store->extents.meta.position) {
+        int64_t at = store->checkpoint.last_ms + (int64_t)store->config.checkpoint_ms;
+        at = at > store->checkpoint.retry_at ? at : store->checkpoint.retry_at;
+        deadline = at < deadline ? at : deadline;
+    }
+    if (!list_empty(&store->indexed) && store->swept_ms + SWEEP_IDLE_MS < deadline)
+        deadline = store->swept_ms + SWEEP_IDLE_MS;
+    (void)now_ms;
+    return deadline;
+}
+
 enum err store_open(const struct store_config *config, const struct store_handler *handler,
                     void *ctx, struct store **out)
 {
@@ -71,13 +112,20 @@ enum err store_open(const struct store_config *config, const struct store_handle
     list_init(&store->trimmed);
     list_init(&store->done_loads);
     list_init(&store->failed_loads);
+    list_init(&store->damaged_loads);
+    list_init(&store->extents.open);
+    list_init(&store->extents.cached);
+    list_init(&store->extents.runs);
     store->sweep = &store->indexed;
     store->transient_end = STORE_VOLATILE;
     journal_init(store);
     store->path = strdup(config->path);
     store->opening = true;
     *out = store;
-    enum err err = store->path == NULL ? ERR_NO_MEMORY : recover_journal(store, 0, 1, 0, 0);
+    enum err err = store->path == NULL ? ERR_NO_MEMORY : extents_open(store);
+    const struct index_meta *meta = &store->extents.meta;
+    if (err == ERR_NONE)
+        err = recover_journal(store, meta->position, meta->index, meta->chain, meta->least_end);
     store->opening = false;
     if (err != ERR_NONE) {
         *out = NULL;
@@ -87,8 +135,28 @@ enum err store_open(const struct store_config *config, const struct store_handle
     return ERR_NONE;
 }
 
+/* Owners may still call stream_done(stream, false) afterwards. */
+static void streams_forget(struct store *store)
+{
+    list_each(node, &store->indexed)
+    {
+        struct stream *stream = list_entry(node, struct stream, indexed);
+        list_remove(node);
+        free(stream->rows);
+        stream->rows = NULL;
+        stream->slots = stream->used = 0;
+    }
+    list_each(trim, &store->trimmed)
+    {
+        list_remove(trim);
+    }
+}
+
 void store_destroy(struct store *store)
 {
+    streams_forget(store);
+    checkpoint_done_all(store);
+    extents_close(store);
     block_log_done(store, &store->logs[false]);
     block_log_done(store, &store->logs[true]);
     journal_done(store);
@@ -152,7 +220,7 @@ void store_tick(struct store *store, int64_t now_ms)
 {
     store->now_ms = now_ms;
     journal_tick(store);
-    if (now_ms - store->swept_ms >= 10) {
+    if (now_ms - store->swept_ms >= SWEEP_MS) {
         store->swept_ms = now_ms;
         stream_sweep(store);
         block_evict(store);
@@ -172,4 +240,8 @@ void store_stats(const struct store *store, struct store_stats *out)
         const struct segment *segment = list_entry(node, struct segment, link);
         out->journal_bytes += segment->allocated - segment->start;
     }
+    out->extents = store->extents.count;
+    out->extent_bytes = 0;
+    for (uint32_t i = 0; i < store->extents.count; i++)
+        out->extent_bytes += store->extents.files[i]->info.bytes;
 }

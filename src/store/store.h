@@ -76,15 +76,17 @@ struct store_handler {
 /* Recovers what is on disk (torn tail cut, rot refused with ERR_CORRUPT and a message in
  * config->problem) and is then ready for appends. An absent folder is an empty cell. *out is set
  * before restore and replay are called, for their stream_init; it is NULL again after a failure,
- * when streams made meanwhile must not be touched any more. */
+ * when only stream_done(stream, false) is left to be done with the streams made meanwhile. */
 enum err store_open(const struct store_config *config, const struct store_handler *handler,
                     void *ctx, struct store **out);
 
 /* Begins an orderly stop: flushes, checkpoints everything (so that the next start replays nothing),
  * then calls done, from a loop turn. */
 void store_stop(struct store *store, void (*done)(void *ctx, enum err err), void *ctx);
-/* Frees memory. Requests still under way must have completed, or never complete (a simulated
- * crash). */
+/* No request of the store is under way. (A store that failed may still have some.) */
+bool store_idle(const struct store *store);
+/* Frees memory. Requests still under way must have completed (store_stop waits for them, see
+ * store_idle), or never complete (a simulated crash). */
 void store_destroy(struct store *store);
 
 /* len contiguous bytes for one record, at position *pos. NULL with *err set when memory is
@@ -166,8 +168,9 @@ struct entry {
 };
 
 enum stream_found {
-    STREAM_HIT,  /* *out is the entry that holds the offset, or the first one behind it when it is
-                    gone */
+    /* *out is the entry that holds the offset, or the first one behind it when it is gone. One
+     * that was forgotten may still be found after it went to an extent, and after a restart. */
+    STREAM_HIT,
     STREAM_MISS, /* it is on disk: use stream_load, then peek again */
     STREAM_END,  /* nothing at or behind the offset */
 };

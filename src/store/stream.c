@@ -14,9 +14,9 @@
 
 #define ROW_DEAD    UINT64_MAX
 #define SLOTS_FIRST 8u
-#define SWEEP_STEPS 256
+#define SWEEP_STEPS 2000
 
-static struct stream_row *row_at(const struct stream *stream, uint32_t i)
+struct stream_row *stream_row_at(const struct stream *stream, uint32_t i)
 {
     return &stream->rows[(stream->head + i) & (stream->slots - 1)];
 }
@@ -36,7 +36,7 @@ static enum err ring_resize(struct stream *stream, uint32_t slots)
     if (rows == NULL)
         return ERR_NO_MEMORY;
     for (uint32_t i = 0; i < stream->used; i++)
-        rows[i] = *row_at(stream, i);
+        rows[i] = *stream_row_at(stream, i);
     free(stream->rows);
     stream->rows = rows;
     stream->slots = slots;
@@ -77,12 +77,12 @@ static void row_drop(struct stream *stream, struct stream_row *row)
 /* Dead rows at either end go. */
 static void ends_strip(struct stream *stream)
 {
-    while (stream->used > 0 && row_at(stream, 0)->pos == ROW_DEAD) {
+    while (stream->used > 0 && stream_row_at(stream, 0)->pos == ROW_DEAD) {
         stream->head = (stream->head + 1) & (stream->slots - 1);
         stream->used--;
         stream->dead--;
     }
-    while (stream->used > 0 && row_at(stream, stream->used - 1)->pos == ROW_DEAD) {
+    while (stream->used > 0 && stream_row_at(stream, stream->used - 1)->pos == ROW_DEAD) {
         stream->used--;
         stream->dead--;
     }
@@ -92,8 +92,8 @@ static void dead_squeeze(struct stream *stream)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < stream->used; i++) {
-        if (row_at(stream, i)->pos != ROW_DEAD)
-            *row_at(stream, kept++) = *row_at(stream, i);
+        if (stream_row_at(stream, i)->pos != ROW_DEAD)
+            *stream_row_at(stream, kept++) = *stream_row_at(stream, i);
     }
     stream->used = kept;
     stream->dead = 0;
@@ -102,7 +102,7 @@ static void dead_squeeze(struct stream *stream)
 void stream_done(struct stream *stream, bool drop)
 {
     for (uint32_t i = 0; i < stream->used; i++)
-        row_drop(stream, row_at(stream, i));
+        row_drop(stream, stream_row_at(stream, i));
     if (stream->slots > 0)
         ring_free(stream);
     stored_done(stream, drop);
@@ -116,7 +116,7 @@ enum err stream_add(struct stream *stream, uint64_t base, uint32_t count, uint64
     assert(count > 0 && len >= 8 && (store->opening || base >= stream->next));
     if (base < stream->next &&
         (base + count <= stream->first ||
-         (stream->used > 0 && base <= row_at(stream, stream->used - 1)->base)))
+         (stream->used > 0 && base <= stream_row_at(stream, stream->used - 1)->base)))
         return ERR_NONE;
     if (stream->used == stream->slots) {
         enum err err = ring_resize(stream, stream->slots == 0 ? SLOTS_FIRST : stream->slots * 2);
@@ -137,7 +137,7 @@ enum err stream_add(struct stream *stream, uint64_t base, uint32_t count, uint64
         block->max_ms = ms > block->max_ms ? ms : block->max_ms;
     }
     stream->used++;
-    *row_at(stream, stream->used - 1) =
+    *stream_row_at(stream, stream->used - 1) =
         (struct stream_row){.base = base, .pos = pos, .len = len, .count = count};
     stream->bytes += len;
     stream->transient += !durable;
@@ -152,16 +152,16 @@ uint32_t stream_row_find(const struct stream *stream, uint64_t offset)
 {
     if (stream->used == 0)
         return 0;
-    uint64_t first = row_at(stream, 0)->base;
+    uint64_t first = stream_row_at(stream, 0)->base;
     if (offset <= first)
         return 0;
     uint64_t guess = offset - first;
-    if (guess < stream->used && row_at(stream, (uint32_t)guess)->base == offset)
+    if (guess < stream->used && stream_row_at(stream, (uint32_t)guess)->base == offset)
         return (uint32_t)guess;
     uint32_t low = 0, high = stream->used;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        const struct stream_row *row = row_at(stream, middle);
+        const struct stream_row *row = stream_row_at(stream, middle);
         if (row->base + row->count <= offset)
             low = middle + 1;
         else
@@ -173,7 +173,7 @@ uint32_t stream_row_find(const struct stream *stream, uint64_t offset)
 void stream_forget(struct stream *stream, uint64_t base)
 {
     uint32_t i = stream_row_find(stream, base);
-    struct stream_row *row = i < stream->used ? row_at(stream, i) : NULL;
+    struct stream_row *row = i < stream->used ? stream_row_at(stream, i) : NULL;
     if (row == NULL || row->base != base) {
         if (base < stream->stored_end)
             stored_forget(stream, base);
@@ -193,13 +193,14 @@ void stream_trim(struct stream *stream, uint64_t first)
 {
     if (first <= stream->first)
         return;
-    if (stream->first < stream->stored_end && list_empty(&stream->trimmed))
+    if ((stream->first < stream->stored_end || stream->first < stream->copied_end) &&
+        list_empty(&stream->trimmed))
         list_insert(&stream->store->trimmed, &stream->trimmed);
     stream->first = first;
     if (stream->next < first)
         stream->next = first;
     while (stream->used > 0) {
-        struct stream_row *row = row_at(stream, 0);
+        struct stream_row *row = stream_row_at(stream, 0);
         if (row->base + row->count > first)
             break;
         row_drop(stream, row);
@@ -234,9 +235,9 @@ enum stream_found stream_peek(struct stream *stream, uint64_t offset, struct ent
     if (offset < stream->first)
         offset = stream->first;
     uint32_t i = stream_row_find(stream, offset);
-    while (i < stream->used && row_at(stream, i)->pos == ROW_DEAD)
+    while (i < stream->used && stream_row_at(stream, i)->pos == ROW_DEAD)
         i++;
-    const struct stream_row *row = i < stream->used ? row_at(stream, i) : NULL;
+    const struct stream_row *row = i < stream->used ? stream_row_at(stream, i) : NULL;
     if (offset < stream->stored_end) {
         uint64_t below = row != NULL ? row->base : UINT64_MAX;
         enum stream_found found = stored_peek(stream, offset, below, out);
@@ -250,9 +251,9 @@ enum stream_found stream_peek(struct stream *stream, uint64_t offset, struct ent
 const struct stream_row *stream_row_for(const struct stream *stream, uint64_t offset)
 {
     uint32_t i = stream_row_find(stream, offset < stream->first ? stream->first : offset);
-    while (i < stream->used && row_at(stream, i)->pos == ROW_DEAD)
+    while (i < stream->used && stream_row_at(stream, i)->pos == ROW_DEAD)
         i++;
-    return i < stream->used ? row_at(stream, i) : NULL;
+    return i < stream->used ? stream_row_at(stream, i) : NULL;
 }
 
 /* Durable rows that stand before the position leave: their entries are in an extent, or dead. */
@@ -260,7 +261,7 @@ void stream_rows_leave(struct stream *stream, uint64_t position)
 {
     if (stream->transient > 0) {
         for (uint32_t i = 0; i < stream->used; i++) {
-            struct stream_row *row = row_at(stream, i);
+            struct stream_row *row = stream_row_at(stream, i);
             if (row->pos >= position) /* volatile, dead, or behind it */
                 continue;
             row_drop(stream, row);
@@ -273,7 +274,7 @@ void stream_rows_leave(struct stream *stream, uint64_t position)
         return;
     }
     while (stream->used > 0) {
-        struct stream_row *row = row_at(stream, 0);
+        struct stream_row *row = stream_row_at(stream, 0);
         if (row->pos != ROW_DEAD && row->pos >= position)
             break;
         row_drop(stream, row);

@@ -9,19 +9,6 @@
 
 #include <cmocka.h>
 
-struct waiter {
-    struct stream_load load;
-    int done;
-    enum err err;
-};
-
-static void waiter_done(struct stream_load *load, enum err err)
-{
-    struct waiter *waiter = list_entry(load, struct waiter, load);
-    waiter->done++;
-    waiter->err = err;
-}
-
 static void append(struct rig *rig, int count)
 {
     for (int i = 0; i < count; i++)
@@ -34,22 +21,11 @@ static void flush(struct rig *rig)
     rig_settle(rig);
 }
 
-/* Peeks, loading what is missing; returns the number of loads. */
 static int read_at(struct rig *rig, struct stream *stream, uint64_t offset, struct entry *entry)
 {
     int loads = 0;
-    enum stream_found found;
-    while ((found = stream_peek(stream, offset, entry)) == STREAM_MISS) {
-        struct waiter waiter = {.load.done = waiter_done};
-        stream_load(stream, offset, &waiter.load);
-        assert_int_equal(waiter.done, 0); /* never from inside the call */
-        rig_settle(rig);
-        rig_tick(rig, 0);
-        assert_int_equal(waiter.done, 1);
-        assert_int_equal(waiter.err, ERR_NONE);
-        loads++;
-    }
-    assert_int_equal(found, STREAM_HIT);
+    enum err err;
+    assert_int_equal(rig_read(rig, stream, offset, entry, &loads, &err), STREAM_HIT);
     return loads;
 }
 
@@ -80,7 +56,7 @@ static void an_unused_stream_holds_no_memory(void **state)
     stream_trim(stream, 25);
     assert_int_equal(stream->used, 0);
     for (int i = 0; i < 5; i++)
-        rig_tick(&rig, 20);
+        rig_tick(&rig, SWEEP_MS);
     assert_null(stream->rows);
     assert_true(rig.streams[1].stream.rows != NULL);
     append(&rig, 4);
@@ -218,7 +194,7 @@ static void damage_in_what_is_read_back_is_noticed(void **state)
     assert_int_equal(stream_peek(&rig.streams[0].stream, 0, &entry), STREAM_MISS);
     struct double_name *name = double_find(rig.disk->now, RIG_PATH "/journal-0000000000000000");
     name->inode->data[JOURNAL_HEADER_BYTES + 100000] ^= 4;
-    struct waiter waiter = {.load.done = waiter_done};
+    struct rig_waiter waiter = {.load.done = rig_waiter_done};
     stream_load(&rig.streams[0].stream, 0, &waiter.load);
     rig_settle(&rig);
     assert_int_equal(waiter.done, 1);

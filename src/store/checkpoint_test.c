@@ -1,0 +1,575 @@
+/* Checkpoints: entries move to extents while work goes on, restarts replay only what follows,
+ * trimmed extents go, crashes and failures at any call lose nothing. */
+#include "store/rig.h"
+
+#include "store/state.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+struct world {
+    struct rig rig;
+    struct state_memory *memory;
+};
+
+static struct rig *world_create(struct world **out, uint64_t seed)
+{
+    struct world *world = calloc(1, sizeof *world);
+    assert_non_null(world);
+    rig_init(&world->rig, seed);
+    world->memory = state_memory_create();
+    world->rig.state = state_memory_backend(world->memory);
+    *out = world;
+    return &world->rig;
+}
+
+static void world_destroy(struct world *world)
+{
+    rig_done(&world->rig);
+    state_memory_destroy(world->memory);
+    free(world);
+}
+
+static void append(struct rig *rig, int count)
+{
+    for (int i = 0; i < count; i++)
+        assert_int_equal(rig_append(rig), ERR_NONE);
+}
+
+static void flush(struct rig *rig)
+{
+    store_flush(rig->store, false);
+    rig_settle(rig);
+}
+
+static void checkpoint(struct rig *rig)
+{
+    struct store_stats before, after;
+    flush(rig);
+    store_stats(rig->store, &before);
+    rig_tick(rig, 1);
+    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
+    rig_settle(rig);
+    store_stats(rig->store, &after);
+    assert_int_equal(after.checkpoints, before.checkpoints + 1);
+}
+
+static void reopen(struct rig *rig, enum double_crash crash)
+{
+    rig_close(rig);
+    double_reboot(rig->disk, crash);
+    enum err err = rig_open(rig);
+    if (err != ERR_NONE)
+        print_message("%s\n", rig->problem);
+    assert_int_equal(err, ERR_NONE);
+}
+
+static uint64_t files_named(struct rig *rig, const char *part)
+{
+    uint64_t count = 0;
+    for (int i = 0; i < DOUBLE_NAMES; i++)
+        count += rig->disk->now[i].inode != NULL && strstr(rig->disk->now[i].path, part) != NULL;
+    return count;
+}
+
+static void what_lives_moves_to_an_extent_and_is_not_replayed(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 3000);
+    checkpoint(rig);
+    for (int i = 0; i < RIG_STREAMS; i++)
+        assert_int_equal(rig->streams[i].stream.used, 0);
+    assert_int_equal(files_named(rig, "extent-"), 1);
+    assert_true(rig_verify(rig) > 0);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig->replayed, 0);
+    assert_int_equal(rig_count(rig), 3000);
+    assert_true(rig_verify(rig) > 0);
+    append(rig, 100);
+    flush(rig);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig->replayed, 3100);
+    assert_true(rig_verify(rig) > 0);
+    world_destroy(world);
+}
+
+static void what_was_consumed_before_is_never_copied(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 3000);
+    for (uint64_t i = 0; i < RIG_STREAMS; i++)
+        assert_int_equal(rig_trim(rig, i, rig->streams[i].stream.next), ERR_NONE);
+    checkpoint(rig);
+    assert_int_equal(files_named(rig, "extent-"), 0);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig_count(rig), 3000);
+    assert_int_equal(rig->replayed, 0);
+    world_destroy(world);
+}
+
+static void an_extent_goes_when_its_streams_are_trimmed_or_dropped(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 3000);
+    checkpoint(rig);
+    for (uint64_t i = 0; i < RIG_STREAMS - 1; i++)
+        assert_int_equal(rig_trim(rig, i, 750), ERR_NONE);
+    checkpoint(rig);
+    assert_int_equal(files_named(rig, "extent-"), 1);
+    stream_done(&rig->streams[3].stream, true);
+    stream_init(&rig->streams[3].stream, rig->store, 50, 750, 750);
+    append(rig, 1);
+    checkpoint(rig);
+    assert_int_equal(files_named(rig, "extent-"), 1); /* the new one */
+    assert_int_equal(rig->store->extents.count, 1);
+    assert_int_equal(rig->store->extents.files[0]->info.number, 2);
+    world_destroy(world);
+}
+
+static void full_files_bring_checkpoints_and_are_used_again(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 2000;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    for (int i = 0; i < 400; i++) {
+        append(rig, 40);
+        flush(rig);
+        rig_tick(rig, 1);
+        rig_settle(rig);
+        uint64_t first = rig->appended / RIG_STREAMS;
+        first = first > 500 ? first - 500 : 0;
+        for (uint64_t j = 0; j < RIG_STREAMS; j++)
+            assert_int_equal(rig_trim(rig, j, first), ERR_NONE);
+    }
+    struct store_stats stats;
+    store_stats(rig->store, &stats);
+    assert_true(stats.checkpoints >= 10);
+    assert_true(files_named(rig, "journal-") <= 4);
+    assert_true(stats.extent_bytes < 16u << 20);
+    flush(rig);
+    assert_true(rig_verify(rig) >= 0);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig_count(rig), 16000);
+    assert_true(rig_verify(rig) >= 0);
+    world_destroy(world);
+}
+
+static void an_orderly_stop_leaves_no_journal(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 1000);
+    assert_int_equal(rig_stop(rig), ERR_NONE);
+    assert_int_equal(files_named(rig, "journal-"), 0);
+    double_reboot(rig->disk, DOUBLE_DROP);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    assert_int_equal(rig_count(rig), 1000);
+    assert_int_equal(rig->replayed, 0);
+    assert_true(rig_verify(rig) > 0);
+    assert_int_equal(rig_stop(rig), ERR_NONE); /* nothing happened */
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    rig->appended = 1000;
+    append(rig, 1000);
+    flush(rig);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig_count(rig), 2000);
+    assert_true(rig_verify(rig) > 0);
+    world_destroy(world);
+}
+
+static void an_unused_store_stops_without_touching_the_disk(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    assert_int_equal(rig_stop(rig), ERR_NONE);
+    assert_int_equal(rig->disk->calls, 0);
+    world_destroy(world);
+}
+
+static void entries_that_left_memory_are_copied_from_the_journal(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 3000;
+    rig->memory_limit = 1u << 20;
+    rig->segment_bytes = 64u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    for (int i = 0; i < 50; i++) {
+        append(rig, 100);
+        flush(rig);
+    }
+    checkpoint(rig);
+    assert_true(rig_verify(rig) > 0);
+    struct store_stats stats;
+    store_stats(rig->store, &stats);
+    assert_true(stats.memory_bytes <= 4u << 20);
+    world_destroy(world);
+}
+
+static void damage_in_the_journal_is_not_copied(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 3000;
+    rig->memory_limit = 1u << 20;
+    rig->segment_bytes = 64u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    for (int i = 0; i < 50; i++) {
+        append(rig, 100);
+        flush(rig);
+    }
+    struct double_name *name = double_find(rig->disk->now, RIG_PATH "/journal-0000000000000000");
+    name->inode->data[JOURNAL_HEADER_BYTES + 900000] ^= 4;
+    rig_tick(rig, 1);
+    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
+    rig_settle(rig);
+    assert_int_equal(rig->failed, ERR_CORRUPT);
+    world_destroy(world);
+}
+
+static void damage_in_an_extent_is_noticed(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 40);
+    checkpoint(rig);
+    struct double_name *name = double_find(rig->disk->now, RIG_PATH "/extent-0000000000000001");
+    assert_non_null(name);
+    uint64_t noticed = 0;
+    for (uint64_t at = EXTENT_HEADER_BYTES; at < name->inode->size - EXTENT_END_BYTES; at++) {
+        reopen(rig, DOUBLE_KEEP);
+        name->inode->data[at] ^= 0x20;
+        int loads = 0;
+        for (uint64_t i = 0; i < RIG_STREAMS; i++) {
+            struct entry entry;
+            enum err err;
+            enum stream_found found =
+                rig_read(rig, &rig->streams[i].stream, 0, &entry, &loads, &err);
+            if (found == STREAM_HIT)
+                assert_true(rig_matches(rig, entry.data, i));
+            noticed += found == STREAM_MISS && err == ERR_CORRUPT;
+        }
+        name->inode->data[at] ^= 0x20;
+    }
+    assert_int_equal(noticed, name->inode->size - EXTENT_END_BYTES - EXTENT_HEADER_BYTES);
+    world_destroy(world);
+}
+
+static void a_full_disk_delays_the_checkpoint(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 2000;
+    rig->segment_bytes = 64u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 1000);
+    flush(rig);
+    rig->disk->capacity = double_used(rig->disk) + 300000;
+    rig_tick(rig, 1);
+    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
+    rig_settle(rig);
+    struct store_stats stats;
+    store_stats(rig->store, &stats);
+    assert_int_equal(stats.checkpoints, 0);
+    assert_int_equal(rig->failed, ERR_NONE);
+    assert_int_equal(files_named(rig, "extent-"), 0);
+    rig->disk->capacity = 0;
+    rig_tick(rig, 2000);
+    rig_tick(rig, 1);
+    rig_settle(rig);
+    store_stats(rig->store, &stats);
+    assert_int_equal(stats.checkpoints, 1);
+    assert_true(rig_verify(rig) > 0);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig_count(rig), 1000);
+    assert_true(rig_verify(rig) > 0);
+    world_destroy(world);
+}
+
+static void a_mostly_dead_extent_is_rewritten(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 2000;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 4000);
+    checkpoint(rig);
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) /* an eighth of one stream stays */
+        assert_int_equal(rig_trim(rig, i, i == 2 ? 875 : 1000), ERR_NONE);
+    checkpoint(rig);
+    append(rig, 4);
+    checkpoint(rig);
+    append(rig, 4);
+    checkpoint(rig);
+    struct store_stats stats;
+    store_stats(rig->store, &stats);
+    assert_true(stats.extent_bytes < 400000);
+    assert_null(double_find(rig->disk->now, RIG_PATH "/extent-0000000000000001"));
+    assert_true(rig_verify(rig) > 0);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig->streams[2].stream.first, 875);
+    assert_true(rig_verify(rig) > 0);
+    world_destroy(world);
+}
+
+static void many_small_extents_become_one(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    for (int i = 0; i < 60; i++) {
+        append(rig, 10);
+        checkpoint(rig);
+        assert_true(files_named(rig, "extent-") <= 10);
+    }
+    assert_true(rig_verify(rig) > 0);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig_count(rig), 600);
+    assert_true(rig_verify(rig) > 0);
+    world_destroy(world);
+}
+
+static void volatile_entries_between_stored_ones_keep_their_place(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    struct stream *stream = &rig->streams[0].stream;
+    for (uint64_t i = 0; i < 300; i++) {
+        uint64_t pos;
+        enum err err;
+        uint8_t *at = store_reserve(rig->store, i % 3 != 1, 100, &pos, &err);
+        assert_non_null(at);
+        memset(at, 0, 100);
+        be64_put(at, i);
+        store_commit(rig->store, 100);
+        assert_int_equal(stream_add(stream, i, 1, pos, 100), ERR_NONE);
+    }
+    rig->streams[0].changed = true;
+    checkpoint(rig);
+    assert_int_equal(stream->used, 100);
+    for (uint64_t i = 0; i < 300; i++) {
+        struct entry entry;
+        int loads = 0;
+        enum err err;
+        assert_int_equal(rig_read(rig, stream, i, &entry, &loads, &err), STREAM_HIT);
+        assert_int_equal(entry.base, i);
+        assert_int_equal(be64_get(entry.data.data), i);
+        assert_int_equal(entry.is_volatile, i % 3 == 1);
+    }
+    world_destroy(world);
+}
+
+static void retention_knows_bytes_and_times(void **state)
+{
+    (void)state;
+    for (int stored = 0; stored < 2; stored++) {
+        struct world *world;
+        struct rig *rig = world_create(&world, 1);
+        rig->size = 2000;
+        assert_int_equal(rig_open(rig), ERR_NONE);
+        append(rig, 8000);
+        if (stored)
+            checkpoint(rig);
+        append(rig, 2000);
+        flush(rig);
+        struct stream *stream = &rig->streams[1].stream;
+        uint64_t bytes = 0;
+        for (uint64_t i = 0; i < 2500; i++)
+            bytes += rig_len(rig, i * RIG_STREAMS + 1);
+        uint64_t slack = stored ? EXTENT_BLOCK_BYTES : 2000;
+        assert_in_range(stream_bytes(stream), bytes - slack, bytes);
+        assert_int_equal(stream_retain_from(stream, UINT64_MAX, INT64_MIN), 0);
+        assert_int_equal(stream_retain_from(stream, 0, INT64_MIN), 2500);
+        for (uint64_t keep = 10000; keep < bytes; keep += 123457) {
+            uint64_t first = stream_retain_from(stream, keep, INT64_MIN), kept = 0;
+            for (uint64_t i = first; i < 2500; i++)
+                kept += rig_len(rig, i * RIG_STREAMS + 1);
+            assert_true(kept <= keep && kept + slack + 2000 >= keep);
+        }
+        for (uint64_t i = 0; i < 2500; i += 61) { /* entry i is of 1000 + 4 i + 1 ms */
+            int64_t ms = (int64_t)(1000 + i * RIG_STREAMS + 1);
+            uint64_t from = stream_seek_time(stream, ms);
+            assert_true(from <= i);
+            assert_true(i - from <= (stored ? 150u : 0u));
+            assert_true(stream_retain_from(stream, UINT64_MAX, ms) == from);
+        }
+        assert_int_equal(stream_seek_time(stream, 1000000), 2500);
+        assert_int_equal(rig_trim(rig, 1, 1234), ERR_NONE);
+        checkpoint(rig);
+        assert_true(stream_retain_from(stream, UINT64_MAX, INT64_MIN) == 1234);
+        bytes = 0;
+        for (uint64_t i = 1234; i < 2500; i++)
+            bytes += rig_len(rig, i * RIG_STREAMS + 1);
+        assert_in_range(stream_bytes(stream), bytes, bytes + EXTENT_BLOCK_BYTES + 2000);
+        world_destroy(world);
+    }
+}
+
+/* Appends, trims, checkpoints, reads, in an order that the random numbers say. */
+static void work(struct rig *rig, uint64_t *random, int rounds)
+{
+    for (int round = 0; round < rounds && !rig->disk->dead && rig->failed == ERR_NONE; round++) {
+        *random = *random * 6364136223846793005u + 1442695040888963407u;
+        uint64_t dice = *random >> 33;
+        for (uint64_t i = 0; i < dice % 30; i++) {
+            if (rig_append(rig) != ERR_NONE)
+                return;
+        }
+        uint64_t which = dice / 32 % RIG_STREAMS;
+        struct stream *stream = &rig->streams[which].stream;
+        if (dice / 128 % 3 == 0 && stream->next > stream->first) {
+            uint64_t first = stream->first + 1 + dice / 512 % (stream->next - stream->first);
+            if (rig_trim(rig, which, first) != ERR_NONE)
+                return;
+        }
+        store_flush(rig->store, dice / 7 % 4 == 0);
+        for (uint64_t i = dice / 11 % 6; i > 0; i--)
+            double_turn(rig->disk);
+        struct entry entry;
+        int loads = 0;
+        enum err err = ERR_NONE;
+        if (dice / 13 % 4 == 0 && stream_peek(stream, stream->first, &entry) == STREAM_HIT)
+            assert_true(rig_matches(rig, entry.data, entry.base * RIG_STREAMS + which));
+        (void)loads;
+        (void)err;
+        rig_tick(rig, (int64_t)(dice / 17 % 8));
+    }
+    rig_settle(rig);
+}
+
+static void recovered(struct rig *rig, enum double_crash crash)
+{
+    uint64_t promised = rig->committed, appended = rig->appended;
+    reopen(rig, crash);
+    int64_t count = rig_count(rig);
+    assert_true(count >= (int64_t)promised && count <= (int64_t)appended);
+    for (int i = 0; i < RIG_STREAMS; i++)
+        assert_true(rig->streams[i].stream.first >= rig->promised_first[i]);
+    assert_true(rig_verify(rig) >= 0);
+    rig->appended = rig->committed = (uint64_t)count;
+}
+
+static void nothing_confirmed_is_lost_in_a_crash_at_any_call(void **state)
+{
+    (void)state;
+    static const enum double_crash kinds[] = {DOUBLE_DROP, DOUBLE_KEEP, DOUBLE_TEAR, DOUBLE_TEAR};
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        bool crashed = true;
+        for (uint64_t at = 1; crashed; at++) {
+            struct world *world;
+            struct rig *rig = world_create(&world, seed * 1000 + at);
+            rig->disk->shuffle = seed % 2 == 1;
+            rig->size = 1500;
+            rig->segment_bytes = 300 * 1024;
+            rig->checkpoint_ms = 100;
+            rig->memory_limit = 600 * 1024;
+            rig->sync = seed != 3; /* what durability os promises when the machine survives ... */
+            enum double_crash crash = rig->sync ? kinds[seed] : DOUBLE_KEEP;
+            uint64_t random = seed + 17;
+            assert_int_equal(rig_open(rig), ERR_NONE);
+            rig->disk->crash_at = at;
+            work(rig, &random, 80);
+            crashed = rig->disk->dead;
+            recovered(rig, crash);
+            rig->disk->crash_at = rig->disk->calls + 1 + at % 29;
+            work(rig, &random, 20);
+            recovered(rig, crash);
+            if (!rig->sync) { /* ... and when not, it starts all the same, with a prefix */
+                work(rig, &random, 30);
+                uint64_t appended = rig->appended;
+                reopen(rig, DOUBLE_TEAR);
+                assert_in_range(rig_count(rig), 0, appended);
+                rig->appended = rig->committed = (uint64_t)rig_count(rig);
+                memset(rig->promised_first, 0, sizeof rig->promised_first);
+                assert_true(rig_verify(rig) >= 0);
+            }
+            work(rig, &random, 30);
+            assert_int_equal(rig_stop(rig), ERR_NONE);
+            assert_int_equal(rig_open(rig), ERR_NONE);
+            recovered(rig, crash);
+            world_destroy(world);
+        }
+    }
+}
+
+static void a_failing_call_fails_loudly_or_is_made_up_for(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 2; kind++) {
+        bool failed = true;
+        for (uint64_t at = 1; failed; at++) {
+            struct world *world;
+            struct rig *rig = world_create(&world, at);
+            rig->size = 1500;
+            rig->segment_bytes = 300 * 1024;
+            rig->checkpoint_ms = 100;
+            uint64_t random = 99;
+            assert_int_equal(rig_open(rig), ERR_NONE);
+            rig->disk->fail_at = at;
+            rig->disk->fail_err = kind == 0 ? ERR_IO : ERR_DISK_FULL;
+            work(rig, &random, 80);
+            failed = rig->disk->calls >= at;
+            if (failed && kind == 0)
+                assert_int_equal(rig->failed, ERR_IO);
+            for (int i = 0; i < 4; i++) {
+                rig_tick(rig, 2000);
+                rig_settle(rig);
+            }
+            if (kind == 1)
+                assert_int_equal(rig->failed, ERR_NONE);
+            recovered(rig, DOUBLE_DROP);
+            world_destroy(world);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_lives_moves_to_an_extent_and_is_not_replayed),
+        cmocka_unit_test(what_was_consumed_before_is_never_copied),
+        cmocka_unit_test(an_extent_goes_when_its_streams_are_trimmed_or_dropped),
+        cmocka_unit_test(full_files_bring_checkpoints_and_are_used_again),
+        cmocka_unit_test(an_orderly_stop_leaves_no_journal),
+        cmocka_unit_test(an_unused_store_stops_without_touching_the_disk),
+        cmocka_unit_test(entries_that_left_memory_are_copied_from_the_journal),
+        cmocka_unit_test(damage_in_the_journal_is_not_copied),
+        cmocka_unit_test(damage_in_an_extent_is_noticed),
+        cmocka_unit_test(a_full_disk_delays_the_checkpoint),
+        cmocka_unit_test(a_mostly_dead_extent_is_rewritten),
+        cmocka_unit_test(many_small_extents_become_one),
+        cmocka_unit_test(volatile_entries_between_stored_ones_keep_their_place),
+        cmocka_unit_test(retention_knows_bytes_and_times),
+        cmocka_unit_test(nothing_confirmed_is_lost_in_a_crash_at_any_call),
+        cmocka_unit_test(a_failing_call_fails_loudly_or_is_made_up_for),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

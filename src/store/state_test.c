@@ -1,0 +1,114 @@
+/* Both backends of the state store keep the same promises. */
+#include "store/state.h"
+
+#include "base/endian.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct slice key_of(uint8_t *out, uint64_t number)
+{
+    out[0] = 'K';
+    be64_put(out + 1, number);
+    return (struct slice){.data = out, .len = 9};
+}
+
+static enum err count_each(void *ctx, struct slice key, struct slice value)
+{
+    uint64_t *sum = ctx;
+    *sum += be64_get(key.data + 1) + value.len;
+    return ERR_NONE;
+}
+
+static void promises(const struct state_backend *backend, const char *path)
+{
+    struct state *state;
+    struct state_reader *reader;
+    struct state_found found;
+    struct state_batch batch = {0};
+    uint8_t key[16], other[16];
+    assert_int_equal(backend->open(backend, path, false, &state), ERR_NOT_FOUND);
+    assert_int_equal(backend->open(backend, path, true, &state), ERR_NONE);
+    assert_int_equal(backend->reader_open(state, &reader), ERR_NONE);
+    assert_int_equal(backend->seek(reader, key_of(key, 5), STATE_AT_OR_AFTER, &found),
+                     ERR_NOT_FOUND);
+    assert_int_equal(backend->seek(reader, key_of(key, 5), STATE_AT_OR_BEFORE, &found),
+                     ERR_NOT_FOUND);
+    for (uint64_t i = 10; i < 2000; i += 10)
+        state_batch_put(&batch, key_of(key, i), slice_of("value"));
+    state_batch_put(&batch, key_of(key, 30), slice_of("other value"));
+    state_batch_delete(&batch, key_of(key, 40));
+    state_batch_delete(&batch, key_of(key, 41));
+    assert_int_equal(backend->commit(state, &batch), ERR_NONE);
+    state_batch_done(&batch);
+    assert_int_equal(backend->seek(reader, key_of(key, 31), STATE_AT_OR_AFTER, &found), ERR_NONE);
+    assert_int_equal(be64_get(found.key + 1), 50);
+    assert_int_equal(backend->seek(reader, key_of(key, 45), STATE_AT_OR_BEFORE, &found), ERR_NONE);
+    assert_int_equal(be64_get(found.key + 1), 30);
+    assert_int_equal(found.value_len, 11);
+    assert_int_equal(backend->seek(reader, key_of(key, 9999), STATE_AT_OR_BEFORE, &found),
+                     ERR_NONE);
+    assert_int_equal(be64_get(found.key + 1), 1990);
+    assert_int_equal(backend->seek(reader, key_of(key, 9), STATE_AT_OR_BEFORE, &found),
+                     ERR_NOT_FOUND);
+    uint64_t sum = 0;
+    assert_int_equal(backend->each(reader, key_of(key, 20), key_of(other, 60), count_each, &sum),
+                     ERR_NONE);
+    assert_int_equal(sum, 20 + 30 + 50 + 5 + 11 + 5);
+    backend->reader_close(reader);
+    backend->close(state);
+    assert_int_equal(backend->open(backend, path, false, &state), ERR_NONE);
+    assert_int_equal(backend->reader_open(state, &reader), ERR_NONE);
+    assert_int_equal(backend->seek(reader, key_of(key, 31), STATE_AT_OR_AFTER, &found), ERR_NONE);
+    assert_int_equal(be64_get(found.key + 1), 50);
+    assert_int_equal(backend->grow(state), ERR_NONE);
+    assert_int_equal(backend->seek(reader, key_of(key, 51), STATE_AT_OR_AFTER, &found), ERR_NONE);
+    backend->reader_close(reader);
+    backend->close(state);
+}
+
+static void memory_keeps_its_promises(void **state)
+{
+    (void)state;
+    struct state_memory *world = state_memory_create();
+    promises(state_memory_backend(world), "here");
+    promises(state_memory_backend(world), "there");
+    state_memory_destroy(world);
+}
+
+static void lmdb_keeps_its_promises(void **state)
+{
+    (void)state;
+    char folder[] = "state_test_XXXXXX", path[64], lock[80];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/state", folder);
+    snprintf(lock, sizeof lock, "%s-lock", path);
+    promises(&state_lmdb, path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 10000; i++)
+        fputs("rubbish", file);
+    fclose(file);
+    struct state *opened;
+    assert_int_equal(state_lmdb.open(&state_lmdb, path, false, &opened), ERR_CORRUPT);
+    unlink(path);
+    unlink(lock);
+    rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_keeps_its_promises),
+        cmocka_unit_test(lmdb_keeps_its_promises),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
