@@ -45,8 +45,15 @@ bool map_put(struct map *map, uint64_t key, void *value) __attribute__((warn_unu
 /* Takes key out and returns its value, NULL when absent. */
 void *map_take(struct map *map, uint64_t key);
 /* The first used slot at or behind *at; advances *at past it; NULL at the end. Start with 0. The
- * map must not change meanwhile. */
+ * map must not change meanwhile, but for map_walk_take. */
 struct map_slot *map_next(const struct map *map, uint32_t *at);
+/* On such a walk: takes out the slot that map_next gave last; the walk goes on and meets everything
+ * that it has not met (what it has met and kept, perhaps again). */
+static inline void map_walk_take(struct map *map, uint32_t *at)
+{
+    (*at)--;
+    map_take(map, map->slots[*at].key);
+}
 void map_done(struct map *map);
 
 #endif
