@@ -58,9 +58,9 @@ static bool records_have_keys(const struct kafka_batch *batch)
 static int16_t batch_check(const struct request *request, const struct topic *topic,
                            struct slice records, struct kafka_batch *batch, const char **why)
 {
-    int64_t max_bytes = topic->options.max_message_bytes;
-    if (max_bytes <= 0)
-        max_bytes = conn_config(request->kafka->conn)->max_batch_bytes;
+    int64_t max_bytes = args_find(topic->args, "max.message.bytes")
+                            ? topic->options.max_message_bytes
+                            : conn_config(request->kafka->conn)->max_batch_bytes;
     if ((int64_t)records.len > max_bytes) {
         *why = "The request included a message larger than the max message size the server will "
                "accept.";
