@@ -151,7 +151,9 @@ enum catalog_op {
 struct catalog_request {
     enum catalog_op op;
     uint32_t namespace_id;
-    struct slice name; /* of the exchange, queue, topic or namespace; of a binding: the source */
+    /* Of the exchange, queue, topic or namespace; of a binding: the source, an exchange or, where
+     * there is none of that name, a topic. */
+    struct slice name;
     struct args args;
     /* declare */
     enum exchange_type type;
@@ -160,11 +162,12 @@ struct catalog_request {
     bool validate_only; /* decide, change nothing */
     uint64_t owner;     /* connection that asks: exclusive queues are checked against it */
     uint64_t id;        /* delete queue by the queue's own cell: only this very one; else 0 */
-    /* bind, unbind: from `name` to target by key */
+    /* bind, unbind: from `name` to target by key; a queue's name may be that of a topic */
     enum target_kind target_kind;
     struct slice target;
     struct slice key;
-    /* topics */
+    /* topics; with the argument x-queue-type it is a stream queue, with AMQP's rules, else Kafka's
+     */
     uint32_t partitions;
     uint8_t uuid[16]; /* random, chosen by who asks */
 };

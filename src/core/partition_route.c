@@ -13,6 +13,7 @@
 enum {
     ROUTE_ARENA_BYTES = 64 << 10,
     ROUTE_ARENA_LIMIT = 256 << 20,
+    ROUTE_INFLATED_MAX = 128 << 20,
 };
 
 struct routing {
@@ -73,7 +74,8 @@ static void route_batch(struct routing *routing, struct slice bytes)
     struct reader reader = reader_over(bytes);
     struct kafka_batch batch;
     struct slice plain;
-    if (!kafka_batch_next(&reader, &batch) || !kafka_inflate(&batch, &routing->batch, &plain))
+    if (!kafka_batch_next(&reader, &batch) ||
+        !kafka_inflate(&batch, ROUTE_INFLATED_MAX, &routing->batch, &plain))
         return;
     struct kafka_records records;
     struct kafka_record record;

@@ -35,12 +35,12 @@ struct route_targets {
     uint32_t seen_count, seen_capacity;
 };
 
-/* Adds what the exchange leads to, exchange-to-exchange bindings and, when nothing was found at
- * all, alternate exchanges included (cycles are visited once). */
+/* Adds what the exchange leads to, exchange-to-exchange bindings included. An exchange none of
+ * whose own bindings matches passes the message to its alternate. Cycles are visited once. */
 void route_from_exchange(const struct catalog *catalog, const struct exchange *exchange,
                          const struct route_message *message, struct route_targets *targets);
-/* The same from a topic as the source of bindings (fanout, or by key as in a direct exchange: every
- * binding with an empty key or "#" matches, otherwise as in a topic exchange). */
+/* The same from a topic as the source of bindings, which match as in a topic exchange; one with an
+ * empty key matches always. The topic itself is never among the targets. */
 void route_from_topic(const struct catalog *catalog, const struct topic *topic,
                       const struct route_message *message, struct route_targets *targets);
 void route_reset(struct route_targets *targets);
