@@ -365,6 +365,15 @@ static void deleted(struct channel *channel, struct pending *pending, const stru
             &(struct amqp_queue_delete_ok){.message_count = event->err ? 0 : messages_of(event)});
 }
 
+/* How many messages went with it nobody counts. */
+static void topic_deleted(struct channel *channel, struct pending *pending,
+                          const struct event *event)
+{
+    struct event counted = *event;
+    counted.value = 0;
+    deleted(channel, pending, &counted);
+}
+
 static void delete_topic(struct channel *channel, struct slice name, bool no_wait)
 {
     struct parts *parts;
@@ -375,7 +384,7 @@ static void delete_topic(struct channel *channel, struct slice name, bool no_wai
     bool failed = false;
     request->name = parts_slice(parts, name, &failed);
     struct pending *pending =
-        failed ? NULL : pending_add(channel->amqp, channel, AMQP_QUEUE_DELETE, deleted);
+        failed ? NULL : pending_add(channel->amqp, channel, AMQP_QUEUE_DELETE, topic_deleted);
     if (!pending) {
         parts_destroy(parts);
         return;
