@@ -1,0 +1,107 @@
+/* Arguments compare by value and survive their stored form. */
+#include "core/catalog_rig.h"
+
+#include "base/arena.h"
+#include "core/args.h"
+
+static const struct arg SAMPLE[] = {
+    {.name = {(const uint8_t *)"v", 1}, .kind = ARG_VOID, .wire_type = 'V'},
+    {.name = {(const uint8_t *)"n", 1}, .kind = ARG_INT, .wire_type = 'l', .number = -5},
+    {.name = {(const uint8_t *)"", 0},
+     .kind = ARG_TEXT,
+     .wire_type = 'S',
+     .text = {(const uint8_t *)"text", 4}},
+    {.name = {(const uint8_t *)"f", 1},
+     .kind = ARG_OTHER,
+     .wire_type = 'F',
+     .text = {(const uint8_t *)"", 0}},
+};
+
+static size_t encode(uint8_t *bytes, size_t room)
+{
+    struct args args = {SAMPLE, 4};
+    struct writer writer = writer_over(bytes, room);
+    args_encode(&writer, args);
+    assert_false(writer.failed);
+    assert_int_equal((size_t)(writer.at - bytes), args_size(args));
+    return args_size(args);
+}
+
+static void the_stored_form_gives_the_same_back(void **state)
+{
+    (void)state;
+    uint8_t bytes[256];
+    size_t size = encode(bytes, sizeof bytes);
+    struct arena arena;
+    arena_init(&arena, 1024, 4096);
+    struct reader reader = reader_over(slice_make(bytes, size));
+    struct args out;
+    assert_true(args_decode(&reader, &arena, &out));
+    assert_int_equal(reader_left(&reader), 0);
+    assert_true(args_same(out, (struct args){SAMPLE, 4}));
+    assert_int_equal(out.items[1].wire_type, 'l');
+    arena_done(&arena);
+}
+
+static void cut_and_inflated_forms_are_refused(void **state)
+{
+    (void)state;
+    uint8_t bytes[256];
+    size_t size = encode(bytes, sizeof bytes);
+    struct arena arena;
+    arena_init(&arena, 1024, 4096);
+    for (size_t len = 0; len < size; len++) {
+        struct reader reader = reader_over(slice_make(bytes, len));
+        struct args out;
+        assert_false(args_decode(&reader, &arena, &out));
+        reader = reader_over(slice_make(bytes, len));
+        uint32_t count;
+        assert_false(args_skip(&reader, &count));
+    }
+    memset(bytes, 0xff, 4); /* a count that memory could not hold */
+    struct reader reader = reader_over(slice_make(bytes, size));
+    struct args out;
+    assert_false(args_decode(&reader, &arena, &out));
+    arena_done(&arena);
+}
+
+static void a_copy_stands_alone(void **state)
+{
+    (void)state;
+    char text[] = "text";
+    struct arg item = {.name = slice_of("n"), .kind = ARG_TEXT, .text = slice_of(text)};
+    struct arg *copy = args_copy((struct args){&item, 1});
+    assert_non_null(copy);
+    text[0] = 'n';
+    assert_true(slice_equal(copy->text, slice_of("text")));
+    assert_true(slice_equal(copy->name, slice_of("n")));
+    free(copy);
+    free(args_copy((struct args){0}));
+}
+
+static void values_are_equal_by_kind(void **state)
+{
+    (void)state;
+    struct arg a = rig_int("n", 1), b = rig_int("n", 1);
+    b.wire_type = 'b';
+    assert_true(arg_equal(&a, &b));
+    b.number = 2;
+    assert_false(arg_equal(&a, &b));
+    struct arg text = rig_text("n", "1"), bytes = text;
+    bytes.kind = ARG_BYTES;
+    assert_false(arg_equal(&a, &text));
+    assert_false(arg_equal(&text, &bytes));
+    assert_non_null(args_find((struct args){SAMPLE, 4}, "f"));
+    assert_null(args_find((struct args){SAMPLE, 4}, "missing"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_stored_form_gives_the_same_back),
+        cmocka_unit_test(cut_and_inflated_forms_are_refused),
+        cmocka_unit_test(a_copy_stands_alone),
+        cmocka_unit_test(values_are_equal_by_kind),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
