@@ -17,49 +17,52 @@ enum { RETENTION_LOOK_MS = 30 * 1000 };
 
 /* ---- Applying ---- */
 
-static enum err apply_append(struct cell *cell, const struct record *record, uint64_t entry_pos,
-                             uint64_t pos)
+/* The partition, made when its definition has not come yet. */
+static enum err partition_for(struct cell *cell, uint64_t id, struct partition **out)
 {
-    for (uint32_t i = 0; i < record->target_count; i++) {
-        uint64_t id = record->targets[i].object, base = record->targets[i].base;
-        struct queue *queue = map_get(&cell->queues, id);
-        struct partition *partition = queue ? NULL : map_get(&cell->partitions, id);
-        enum err err = ERR_NONE;
-        if (partition != NULL) {
-            err = partition_append(partition, record, base, 1, entry_pos, pos);
-            cell_touch(cell, &partition->tracked);
-        } else if (queue != NULL || cell->replaying) {
-            if (queue == NULL && (queue = queue_create(cell, id)) == NULL)
-                return ERR_NO_MEMORY;
-            if (cell->replaying && pos < queue->ledger.reflects) {
-                if (!ledger_is_settled(&queue->ledger, base))
-                    err = stream_add(&queue->ledger.stream, base, 1, entry_pos,
-                                     (uint32_t)record->bytes.len);
-            } else {
-                err = ledger_append(&queue->ledger, base, entry_pos, record->bytes);
-            }
-            cell_touch(cell, &queue->tracked);
-        }
-        if (err != ERR_NONE)
-            return err;
-    }
+    *out = map_get(&cell->partitions, id);
+    if (*out == NULL && cell->replaying && (*out = partition_create(cell, id)) == NULL)
+        return ERR_NO_MEMORY;
     return ERR_NONE;
 }
 
-static enum err apply_batch(struct cell *cell, const struct record *record, uint64_t entry_pos,
-                            uint64_t pos)
+static enum err append_to_partition(struct cell *cell, const struct record *record, uint32_t i,
+                                    uint64_t entry_pos, uint64_t pos)
 {
-    uint64_t id = record->targets[0].object;
-    struct partition *partition = map_get(&cell->partitions, id);
-    if (partition == NULL) {
-        if (!cell->replaying)
-            return ERR_NONE;
-        if ((partition = partition_create(cell, id)) == NULL)
-            return ERR_NO_MEMORY;
-    }
+    struct partition *partition;
+    enum err err = partition_for(cell, record->targets[i].object, &partition);
+    if (err != ERR_NONE || partition == NULL)
+        return err;
     cell_touch(cell, &partition->tracked);
-    return partition_append(partition, record, record->targets[0].base, record->count, entry_pos,
-                            pos);
+    return partition_append(partition, record, record->targets[i].base,
+                            record->type == RECORD_BATCH ? record->count : 1, entry_pos, pos);
+}
+
+static enum err append_to_queue(struct cell *cell, const struct record *record, uint32_t i,
+                                uint64_t entry_pos, uint64_t pos)
+{
+    uint64_t id = record->targets[i].object, base = record->targets[i].base;
+    struct queue *queue = map_get(&cell->queues, id);
+    if (queue == NULL && !cell->replaying)
+        return ERR_NONE;
+    if (queue == NULL && (queue = queue_create(cell, id)) == NULL)
+        return ERR_NO_MEMORY;
+    cell_touch(cell, &queue->tracked);
+    if (!cell->replaying || pos >= queue->ledger.reflects)
+        return ledger_append(&queue->ledger, base, entry_pos, record->bytes);
+    if (ledger_is_settled(&queue->ledger, base))
+        return ERR_NONE;
+    return stream_add(&queue->ledger.stream, base, 1, entry_pos, (uint32_t)record->bytes.len);
+}
+
+static enum err apply_append(struct cell *cell, const struct record *record, uint64_t entry_pos,
+                             uint64_t pos)
+{
+    enum err err = ERR_NONE;
+    for (uint32_t i = 0; i < record->target_count && err == ERR_NONE; i++)
+        err = i < record->partition_count ? append_to_partition(cell, record, i, entry_pos, pos)
+                                          : append_to_queue(cell, record, i, entry_pos, pos);
+    return err;
 }
 
 static enum err apply_ranges(struct cell *cell, const struct record *record, uint64_t pos)
@@ -115,7 +118,7 @@ static enum err apply(struct cell *cell, const struct record *record, uint64_t e
     case RECORD_APPEND:
         return apply_append(cell, record, entry_pos, pos);
     case RECORD_BATCH:
-        return apply_batch(cell, record, entry_pos, pos);
+        return append_to_partition(cell, record, 0, entry_pos, pos);
     case RECORD_SETTLE:
     case RECORD_RETURN:
         return apply_ranges(cell, record, pos);

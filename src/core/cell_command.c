@@ -222,21 +222,16 @@ static enum err append_to(struct cell *cell, const struct cell_publish *publish,
     if (err != ERR_NONE)
         return err;
     for (uint32_t i = 0; i < record->target_count; i++) {
-        struct queue *queue = map_get(&cell->queues, record->targets[i].object);
-        if (queue != NULL) {
+        uint64_t id = record->targets[i].object;
+        struct queue *queue = i >= record->partition_count ? map_get(&cell->queues, id) : NULL;
+        if (queue != NULL)
             queue_appended(queue, publish->expiry_ms);
-            continue;
-        }
-        struct partition *partition = map_get(&cell->partitions, record->targets[i].object);
+        struct partition *partition =
+            i < record->partition_count ? map_get(&cell->partitions, id) : NULL;
         if (partition != NULL && partition->routed)
             partition_route(partition, record->targets[i].base);
     }
     return ERR_NONE;
-}
-
-static void add_target(struct record *record, uint64_t object, uint64_t base)
-{
-    record->targets[record->target_count++] = (struct record_target){object, base};
 }
 
 static enum err publish_some(struct cell *cell, const struct cell_publish *publish,
@@ -245,6 +240,7 @@ static enum err publish_some(struct cell *cell, const struct cell_publish *publi
     struct record durable, fleeting;
     durable.type = fleeting.type = RECORD_APPEND;
     durable.target_count = fleeting.target_count = 0;
+    durable.partition_count = fleeting.partition_count = 0;
     durable.producer_id = fleeting.producer_id = -1;
     enum err refused = ERR_NONE;
     for (uint32_t i = 0; i < count; i++) {
@@ -252,7 +248,7 @@ static enum err publish_some(struct cell *cell, const struct cell_publish *publi
         if (queue == NULL) {
             struct partition *partition = map_get(&cell->partitions, targets[i]);
             if (partition != NULL)
-                add_target(&durable, targets[i], partition->stream.next);
+                record_add_partition(&durable, targets[i], partition->stream.next);
             continue;
         }
         if (queue->dying)
@@ -261,8 +257,8 @@ static enum err publish_some(struct cell *cell, const struct cell_publish *publi
         if (err != ERR_NONE)
             refused = err;
         else
-            add_target(queue->durable && publish->persistent ? &durable : &fleeting, targets[i],
-                       queue->ledger.stream.next);
+            record_add_queue(queue->durable && publish->persistent ? &durable : &fleeting,
+                             targets[i], queue->ledger.stream.next);
     }
     *waits = *waits || durable.target_count > 0;
     enum err err = append_to(cell, publish, &durable, true);

@@ -135,8 +135,7 @@ enum err partition_append(struct partition *partition, const struct record *reco
             .count = count,
             .base = base,
         };
-        err = producers_note(&partition->producers, &batch,
-                             entry_head_get(record->bytes).timestamp_ms);
+        err = producers_note(&partition->producers, &batch, record->time_ms);
     }
     return err;
 }
@@ -177,7 +176,12 @@ void partition_produce(struct partition *partition, const struct command *comman
         .producer_id = command->append.producer_id,
         .producer_epoch = command->append.producer_epoch,
         .sequence = command->append.base_sequence,
+        .time_ms = cell->wall_ms,
     };
+    if (command->data.len < KAFKA_BATCH_HEADER_BYTES || record.count == 0) {
+        refuse(partition, command, ERR_INVALID);
+        return;
+    }
     if (record.producer_id >= 0) {
         struct producer_batch batch = {
             .producer_id = record.producer_id,

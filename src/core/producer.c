@@ -52,7 +52,7 @@ enum err producers_check(const struct producers *producers, const struct produce
     int32_t expected = advance(newest->sequence, newest->count);
     if (batch->sequence == expected)
         return ERR_NONE;
-    if (batch->sequence < expected && expected - batch->sequence < (1 << 30)) {
+    if ((((uint32_t)expected - (uint32_t)batch->sequence) & INT32_MAX) < 1u << 30) {
         *base = UINT64_MAX;
         return ERR_DUPLICATE;
     }
@@ -94,17 +94,12 @@ enum err producers_note(struct producers *producers, const struct producer_batch
 
 void producers_expire(struct producers *producers, int64_t before_ms)
 {
-    /* Taking a key out may move slots behind the one just looked at, so start over after each. */
-    bool again = producers->table.count > 0;
-    while (again) {
-        again = false;
-        uint32_t at = 0;
-        for (struct map_slot *slot; (slot = map_next(&producers->table, &at)) != NULL;) {
-            if (((struct producer *)slot->value)->time_ms < before_ms) {
-                free(map_take(&producers->table, slot->key));
-                again = true;
-                break;
-            }
+    uint32_t at = 0;
+    for (struct map_slot *slot; (slot = map_next(&producers->table, &at)) != NULL;) {
+        struct producer *producer = slot->value;
+        if (producer->time_ms < before_ms) {
+            map_walk_take(&producers->table, &at);
+            free(producer);
         }
     }
 }

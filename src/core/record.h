@@ -2,16 +2,24 @@
  * journal's memory and applied; replay decodes it and applies it again, through the same function.
  * Offsets, sizes and times in it are already chosen.
  *
- * Encoding (big-endian), after u8 type, u8 n:
- *   APPEND        u16 0, u32 0, n x {u64 object, u64 base}, entry      one message to n streams
- *   BATCH         i16 epoch, u32 count, u64 object, u64 base, i64 producer, i32 sequence, entry
- *   SETTLE        u16 0, u32 count, u64 queue, u64 body bytes, count x {u64 first, u64 last}
- *   RETURN        u16 0, u32 count, u64 queue, u64 0, count x {u64 first, u64 last}
- *   MOVE          u16 0, u32 0, u64 queue, u64 offset, u64 body bytes, n x {u64 object, u64 base},
- * entry TRIM          u16 0, u32 0, u64 partition, u64 first DROP          u16 0, u32 0, u64 object
- *   CATALOG       u16 0, u32 0, one change (core/catalog.h)
- *   GROUP         u16 0, u32 0, bytes of core/group.c
- *   PRODUCER_IDS  u16 0, u32 0, u64 next free id */
+ * Encoding (big-endian): u8 type, u8 targets, u16, u32, then by type
+ *
+ *   type          u16         u32     then
+ *   APPEND        partitions  0       targets x {u64 object, u64 base}, entry
+ *   BATCH         epoch       count   u64 object, u64 base, i64 producer, i32 sequence, i64 time
+ *                                     (wall clock, ms), entry
+ *   SETTLE        0           count   u64 queue, u64 body bytes, count x {u64 first, u64 last}
+ *   RETURN        0           count   u64 queue, u64 0, count x {u64 first, u64 last}
+ *   MOVE          partitions  0       u64 queue, u64 offset, u64 body bytes, targets x {u64 object,
+ *                                     u64 base}, entry
+ *   TRIM          0           0       u64 partition, u64 first
+ *   DROP          0           0       u64 object
+ *   CATALOG       0           0       the changes of one request (core/catalog_change.h)
+ *   GROUP         0           0       bytes of core/group.c
+ *   PRODUCER_IDS  0           0       u64 next free id
+ *
+ * APPEND puts one message into several streams, MOVE too, and settles it in the queue that it comes
+ * from. So many of their targets, the first ones, are partitions, the others queues. */
 #ifndef WEIR_CORE_RECORD_H
 #define WEIR_CORE_RECORD_H
 
@@ -44,7 +52,7 @@ struct record_target {
 struct record {
     enum record_type type;
     /* APPEND, MOVE */
-    uint32_t target_count;
+    uint32_t target_count, partition_count;
     struct record_target targets[RECORD_TARGETS_MAX]; /* BATCH uses the first */
     /* SETTLE, RETURN, MOVE, TRIM, DROP: the object; PRODUCER_IDS: the id */
     uint64_t object;
@@ -57,10 +65,14 @@ struct record {
     int64_t producer_id;
     int16_t producer_epoch;
     int32_t sequence;
+    int64_t time_ms;
     /* APPEND, BATCH, MOVE: the entry; CATALOG, GROUP: the bytes */
     struct slice bytes;
 };
 
+/* Adds a target to an APPEND or MOVE that has room for it: partitions stand first. */
+void record_add_queue(struct record *record, uint64_t id, uint64_t base);
+void record_add_partition(struct record *record, uint64_t id, uint64_t base);
 /* Size of the fixed part: what record_put writes before ranges or bytes. */
 size_t record_head_size(const struct record *record);
 /* Writes the fixed part; returns where ranges or bytes go. */
