@@ -152,7 +152,7 @@ enum err decision_emit(struct decision *decision, const struct change *change, b
 /* Exchanges that a removal leaves without bindings and that are auto-delete, transitively. */
 struct removal {
     uint64_t first; /* what the request removes; 0: a binding */
-    uint64_t *ids; /* found so far; those before `done` were looked at */
+    uint64_t *ids;  /* found so far; those before `done` were looked at */
     uint32_t count, capacity;
     struct map lost; /* bindings lost by each source, as a count in the pointer */
 };
