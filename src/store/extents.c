@@ -3,6 +3,7 @@
 #include "store/stored.h"
 
 #include "store/inside.h"
+#include "store/path.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -192,7 +193,7 @@ static void stray_note(void *ctx, const char *name)
     struct store *store = strays->store;
     uint64_t number;
     char path[PATH_BYTES];
-    if (strays->err != ERR_NONE || !store_name_parse(name, "extent", &number) ||
+    if (strays->err != ERR_NONE || !path_number(name, "extent", &number) ||
         extents_find(&store->extents, number) != NULL)
         return;
     store_path(store, "extent", number, path);

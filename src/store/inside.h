@@ -184,7 +184,6 @@ struct store {
 /* store.c */
 void store_kick(struct store *store);
 void store_fail(struct store *store, enum err err);
-bool store_name_parse(const char *name, const char *kind, uint64_t *out);
 void store_path(const struct store *store, const char *kind, uint64_t number, char *out);
 __attribute__((format(printf, 2, 3))) void store_explain(struct store *store, const char *format,
                                                          ...);

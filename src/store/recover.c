@@ -8,7 +8,9 @@
  * where everything had been synced when it was written, and if that lies behind the damage, the
  * damaged frame had been safe once. Then the cell refuses to open. Remains of a torn write can stay
  * in the file, because no later frame's chain leads to them. */
+#include "store/damage.h"
 #include "store/inside.h"
+#include "store/path.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -16,8 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SEARCH_BYTES (1024u * 1024)
-#define FILES_MAX    65536u
+#define FILES_MAX 65536u
 
 struct recovery {
     struct store *store;
@@ -37,7 +38,7 @@ static void file_note(void *ctx, const char *name)
     recovery->spare |= strcmp(name, "journal-spare") == 0;
     recovery->spill |= strcmp(name, "spill") == 0;
     uint64_t start;
-    if (!store_name_parse(name, "journal", &start) || recovery->err != ERR_NONE)
+    if (!path_number(name, "journal", &start) || recovery->err != ERR_NONE)
         return;
     if (recovery->files == recovery->room) {
         uint32_t room = recovery->room == 0 ? 16 : recovery->room * 2;
@@ -193,56 +194,6 @@ static enum err segment_replay(struct recovery *recovery, struct segment *segmen
     return ERR_NONE;
 }
 
-/* Is there, at this position of the file, a whole valid frame that was written when everything
- * before `bad` and more had been synced? */
-static enum err frame_proves(struct segment *segment, uint64_t position, const uint8_t *header,
-                             uint64_t bad, bool *out)
-{
-    struct frame frame;
-    *out = false;
-    if (!frame_peek(header, segment->allocated - position, &frame) || frame.position != position ||
-        frame.durable <= bad)
-        return ERR_NONE;
-    size_t bytes = frame_bytes(frame.body), got = 0;
-    uint8_t *data = malloc(bytes);
-    if (data == NULL)
-        return ERR_NO_MEMORY;
-    enum err err = disk_read_sync(segment->file, data, bytes, offset_of(segment, position), &got);
-    if (err == ERR_NONE)
-        *out = frame_check(data, got, &frame);
-    free(data);
-    return err;
-}
-
-static enum err proof_search(struct segment *segment, uint64_t from, uint64_t bad, uint64_t *found)
-{
-    uint8_t *window = malloc(SEARCH_BYTES);
-    if (window == NULL)
-        return ERR_NO_MEMORY;
-    enum err err = ERR_NONE;
-    *found = 0;
-    while (err == ERR_NONE && *found == 0 && from + FRAME_HEADER_BYTES <= segment->allocated) {
-        uint64_t left = segment->allocated - from;
-        size_t got = 0;
-        err = disk_read_sync(segment->file, window, left < SEARCH_BYTES ? left : SEARCH_BYTES,
-                             offset_of(segment, from), &got);
-        if (got < FRAME_HEADER_BYTES)
-            break;
-        size_t at = 0;
-        for (; err == ERR_NONE && at + FRAME_HEADER_BYTES <= got; at += FRAME_ALIGN) {
-            bool proves = false;
-            err = frame_proves(segment, from + at, window + at, bad, &proves);
-            if (proves) {
-                *found = from + at;
-                break;
-            }
-        }
-        from += at;
-    }
-    free(window);
-    return err;
-}
-
 static void segment_forget(struct segment *segment)
 {
     list_remove(&segment->link);
@@ -259,13 +210,15 @@ static enum err end_judge(struct recovery *recovery, struct segment *last, uint3
     uint64_t bad = recovery->at, found = 0;
     enum err err = ERR_NONE;
     if (last != NULL)
-        err = proof_search(last, bad + FRAME_ALIGN, bad, &found);
+        err =
+            damage_proof(last->file, last->start, last->allocated, bad + FRAME_ALIGN, bad, &found);
     for (; err == ERR_NONE && found == 0 && file < recovery->files; file++) {
         struct segment *segment;
         err = segment_open(recovery, file, &segment);
         if (err != ERR_NONE)
             return err;
-        err = proof_search(segment, segment->start, bad, &found);
+        err = damage_proof(segment->file, segment->start, segment->allocated, segment->start, bad,
+                           &found);
         segment_forget(segment);
     }
     if (err != ERR_NONE || found == 0)

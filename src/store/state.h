@@ -61,7 +61,8 @@ struct state_backend {
     /* ERR_NOT_FOUND when there is none. A value longer than STATE_VALUE_MAX is cut. */
     enum err (*seek)(struct state_reader *reader, struct slice key, enum state_seek where,
                      struct state_found *out);
-    /* Every pair with from <= key < to, in order, until each returns an error. */
+    /* Every pair with from <= key < to, in order, until each returns an error. It may seek with
+     * the same reader. */
     enum err (*each)(struct state_reader *reader, struct slice from, struct slice to,
                      enum err (*each)(void *ctx, struct slice key, struct slice value), void *ctx);
     /* ERR_AGAIN: the map is full: call grow, then commit again. ERR_DISK_FULL, ERR_IO: nothing

@@ -181,22 +181,31 @@ static int key_compare(const MDB_val *a, struct slice b)
     return order != 0 ? order : (a->mv_size > b.len) - (a->mv_size < b.len);
 }
 
+/* In a transaction of its own: `each` may seek with the same reader. */
 static enum err lmdb_each(struct state_reader *reader, struct slice from, struct slice to,
                           enum err (*each)(void *ctx, struct slice key, struct slice value),
                           void *ctx)
 {
-    int code = reader_begin(reader);
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    int code = mdb_txn_begin(reader->state->env, NULL, MDB_RDONLY, &txn);
     if (code != 0)
         return err_of(code);
+    code = mdb_cursor_open(txn, reader->state->dbi, &cursor);
+    if (code != 0) {
+        mdb_txn_abort(txn);
+        return err_of(code);
+    }
     MDB_val key = val_of(from), value;
     enum err err = ERR_NONE;
-    code = mdb_cursor_get(reader->cursor, &key, &value, MDB_SET_RANGE);
+    code = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
     while (code == 0 && err == ERR_NONE && key_compare(&key, to) < 0) {
         err = each(ctx, slice_from(&key), slice_from(&value));
         if (err == ERR_NONE)
-            code = mdb_cursor_get(reader->cursor, &key, &value, MDB_NEXT);
+            code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }
-    mdb_txn_reset(reader->txn);
+    mdb_cursor_close(cursor);
+    mdb_txn_abort(txn);
     if (err == ERR_NONE && code != 0 && code != MDB_NOTFOUND)
         err = err_of(code);
     return err;

@@ -4,9 +4,9 @@
 #include "store/store.h"
 
 #include "store/inside.h"
+#include "store/path.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,25 +24,7 @@ void store_explain(struct store *store, const char *format, ...)
 
 void store_path(const struct store *store, const char *kind, uint64_t number, char *out)
 {
-    snprintf(out, PATH_BYTES, "%s/%s-%016" PRIx64, store->path, kind, number);
-}
-
-bool store_name_parse(const char *name, const char *kind, uint64_t *out)
-{
-    size_t len = strlen(kind);
-    if (strncmp(name, kind, len) != 0 || name[len] != '-' || strlen(name) != len + 17)
-        return false;
-    uint64_t number = 0;
-    for (const char *at = name + len + 1; *at != '\0'; at++) {
-        if (*at >= '0' && *at <= '9')
-            number = number << 4 | (uint64_t)(*at - '0');
-        else if (*at >= 'a' && *at <= 'f')
-            number = number << 4 | (uint64_t)(*at - 'a' + 10);
-        else
-            return false;
-    }
-    *out = number;
-    return true;
+    path_numbered(out, PATH_BYTES, store->path, kind, number);
 }
 
 void store_fail(struct store *store, enum err err)

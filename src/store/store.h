@@ -155,6 +155,9 @@ enum err stream_add(struct stream *stream, uint64_t base, uint32_t count, uint64
                     uint32_t len);
 /* The entry is needed no more although earlier ones are (settled out of order). */
 void stream_forget(struct stream *stream, uint64_t base);
+/* The same for all entries that begin in first..last, at a cost that depends on how many stand in
+ * the index in memory; meant for long runs. */
+void stream_forget_range(struct stream *stream, uint64_t first, uint64_t last);
 /* Everything below first is needed no more. */
 void stream_trim(struct stream *stream, uint64_t first);
 

@@ -189,6 +189,23 @@ void stream_forget(struct stream *stream, uint64_t base)
         dead_squeeze(stream);
 }
 
+void stream_forget_range(struct stream *stream, uint64_t first, uint64_t last)
+{
+    for (uint32_t i = stream_row_find(stream, first); i < stream->used; i++) {
+        struct stream_row *row = stream_row_at(stream, i);
+        if (row->base > last)
+            break;
+        if (row->base < first || row->pos == ROW_DEAD)
+            continue;
+        row_drop(stream, row);
+        row->pos = ROW_DEAD;
+        stream->dead++;
+    }
+    ends_strip(stream);
+    if (stream->dead > 32 && stream->dead > stream->used / 2)
+        dead_squeeze(stream);
+}
+
 void stream_trim(struct stream *stream, uint64_t first)
 {
     if (first <= stream->first)
