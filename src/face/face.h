@@ -3,6 +3,8 @@
  * thread, socket or file. The shard implements the conn_ functions; fuzzers and tests implement
  * them with a few lines of their own. Everything happens on the connection's shard.
  *
+ * An answer never comes from inside the call that asks: event() is called later, from the loop.
+ *
  * Order: commands of one connection to one object arrive there in the order they were given.
  * Commands to different objects may overtake each other: a face that must not let later input
  * overtake an answer stops taking input (returns from `input` without using the bytes after

@@ -1,6 +1,7 @@
 /* Who gets what: commands go to the cell that owns their object, events to the connection or cell
  * that asked. On the same shard it is a call, otherwise a message. From inside a cell (depth > 0)
- * everything but events to this shard's connections is posted, so that no cell is entered twice. */
+ * everything but events to this shard's connections is posted, so that no cell is entered twice; and
+ * what a cell answers while a face is asking it is posted too, so that no face is entered twice. */
 #include "shard/state.h"
 
 #include <stdlib.h>
@@ -37,18 +38,24 @@ void dispatch_local_publish(struct shard *shard, uint32_t number,
 
 void dispatch_command(struct shard *shard, uint32_t cell, const struct command *command)
 {
-    if (shard->cells[cell] != NULL && shard->depth == 0)
-        dispatch_local_command(shard, cell, command);
-    else
+    if (shard->cells[cell] == NULL || shard->depth > 0) {
         mail_command(shard, cell, command);
+        return;
+    }
+    shard->asking = true;
+    dispatch_local_command(shard, cell, command);
+    shard->asking = false;
 }
 
 void dispatch_publish(struct shard *shard, uint32_t cell, const struct cell_publish *publish)
 {
-    if (shard->cells[cell] != NULL && shard->depth == 0)
-        dispatch_local_publish(shard, cell, publish);
-    else
+    if (shard->cells[cell] == NULL || shard->depth > 0) {
         mail_publish(shard, cell, publish);
+        return;
+    }
+    shard->asking = true;
+    dispatch_local_publish(shard, cell, publish);
+    shard->asking = false;
 }
 
 static void drop_event(struct shard *shard, const struct event *event)
@@ -82,7 +89,7 @@ static void out_event(void *ctx, const struct event *event)
     uint32_t to = to_cell
                       ? shard_of_cell(shard->broker, (uint32_t)(event->asker.conn & ~CELL_ASKER))
                       : (uint32_t)(event->asker.conn >> CONN_SHARD_SHIFT);
-    if (to == shard->number && !to_cell) {
+    if (to == shard->number && !to_cell && !shard->asking) {
         dispatch_local_event(shard, event);
         parts_destroy(event->parts);
         return;

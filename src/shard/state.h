@@ -54,6 +54,7 @@ struct shard {
     uint32_t own_cells;
     uint64_t memory_bytes, net_bytes;
     uint32_t depth; /* inside a cell: commands are posted, not run */
+    bool asking;    /* inside a face's command: events are posted, not delivered */
 
     struct conn **conns; /* by slot */
     uint32_t conn_slots, conn_count;

@@ -186,6 +186,11 @@ static void consumer_opened(struct probe *probe)
     struct consumer *self = (struct consumer *)probe;
     struct world *world = probe->world;
     publisher_reset(probe);
+    if (self->draining) {
+        /* Cut off in the middle: what it had is delivered again. */
+        model_forget_drained(self->publisher.clients->model, self->queue);
+        memset(self->last_by_publisher, 0, sizeof self->last_by_publisher);
+    }
     self->held_count = 0;
     self->settled_count = self->marked_count = self->marker = 0;
     self->no_ack = !self->draining && sim_random(world->sim, 8) == 0;
@@ -345,6 +350,10 @@ static void read_more(struct producer *self, uint32_t partition)
 static void producer_opened(struct probe *probe)
 {
     struct producer *self = (struct producer *)probe;
+    if (self->checking) {
+        self->at_end = 0;
+        model_forget_seen(self->clients->model);
+    }
     for (uint32_t partition = 0; partition < MODEL_PARTITIONS; partition++) {
         for (uint32_t i = 0; i < self->window_count[partition]; i++)
             send_batch(self, partition, i);
@@ -642,6 +651,37 @@ static void drain_queue(struct clients *clients, struct consumer *consumer, uint
     consumer->publisher.probe.wanted = false;
 }
 
+static bool all_acknowledged(const struct clients *clients)
+{
+    for (int i = 0; i < PRODUCERS; i++) {
+        for (int partition = 0; partition < MODEL_PARTITIONS; partition++) {
+            if (clients->producers[i].window_count[partition] > 0)
+                return false;
+        }
+    }
+    return true;
+}
+
+/* What was cut off is sent again, then one producer connects anew to read everything. */
+static void read_topic(struct clients *clients)
+{
+    struct world *world = clients->world;
+    for (int i = 0; i < PRODUCERS; i++)
+        clients->producers[i].probe.wanted = true;
+    for (int i = 0; i < 5000 && !all_acknowledged(clients) && world->wrong == NULL; i++)
+        world_run(world, 1);
+    struct producer *reader = &clients->producers[0];
+    reader->checking = true;
+    reader->at_end = 0;
+    if (reader->probe.socket != NULL)
+        sim_client_close(reader->probe.socket, true);
+    reader->probe.socket = NULL;
+    for (int i = 0; i < 5000 && reader->at_end < MODEL_PARTITIONS && world->wrong == NULL; i++)
+        world_run(world, 1);
+    if (reader->at_end < MODEL_PARTITIONS)
+        world_wrong(world, "the topic cannot be read to its end");
+}
+
 void clients_drain(struct clients *clients)
 {
     struct model *model = clients->model;
@@ -658,13 +698,6 @@ void clients_drain(struct clients *clients)
         drain_queue(clients, consumer, queue);
     }
     model_check_messages(model);
-    struct producer *reader = &clients->producers[0];
-    reader->checking = true;
-    reader->at_end = 0;
-    reader->probe.wanted = true;
-    for (int i = 0; i < 5000 && reader->at_end < MODEL_PARTITIONS && world->wrong == NULL; i++)
-        world_run(world, 1);
-    if (reader->at_end < MODEL_PARTITIONS)
-        world_wrong(world, "the topic cannot be read to its end");
+    read_topic(clients);
     model_check_batches(model);
 }

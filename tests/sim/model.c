@@ -65,6 +65,7 @@ void model_drained(struct model *model, uint32_t queue, uint32_t n, uint32_t *la
         world_wrong(world, "message %u was settled for good and came back", n);
     if (++message->seen > 1 && !model->dead_letters[message->queue])
         world_wrong(world, "message %u came %u times out of one drain", n, message->seen);
+    message->seen_in = (uint8_t)queue;
     if (!moved) {
         uint32_t *last = &last_by_publisher[message->publisher];
         if (*last != 0 && n < *last - 1)
@@ -72,6 +73,20 @@ void model_drained(struct model *model, uint32_t queue, uint32_t n, uint32_t *la
                         message->publisher, *last - 1);
         *last = n + 1;
     }
+}
+
+void model_forget_drained(struct model *model, uint32_t queue)
+{
+    for (uint32_t n = 0; n < model->message_count; n++) {
+        if (model->messages[n].seen > 0 && model->messages[n].seen_in == queue)
+            model->messages[n].seen--;
+    }
+}
+
+void model_forget_seen(struct model *model)
+{
+    for (uint32_t n = 0; n < model->batch_count; n++)
+        model->batches[n].seen = 0;
 }
 
 void model_check_messages(struct model *model)

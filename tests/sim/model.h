@@ -17,6 +17,7 @@ struct message {
     bool settle_safe;     /* and a later confirm of the same cell proves that durable */
     bool may_be_lost;     /* transient, or expired, or purged */
     uint32_t seen;        /* deliveries in the final drain */
+    uint8_t seen_in;      /* the queue of the last of them */
 };
 
 struct batch {
@@ -51,6 +52,9 @@ uint32_t model_identify(struct slice body);
 
 /* A message was seen in the final drain of a queue (in order of delivery). */
 void model_drained(struct model *model, uint32_t queue, uint32_t n, uint32_t *last_by_publisher);
+/* The drain of a queue, or the reading of the topic, begins again. */
+void model_forget_drained(struct model *model, uint32_t queue);
+void model_forget_seen(struct model *model);
 /* Everything was drained: is anything missing? */
 void model_check_messages(struct model *model);
 void model_check_batches(struct model *model);

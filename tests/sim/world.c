@@ -233,7 +233,7 @@ bool world_start(struct world *world, uint32_t shards)
         .cell_count = WORLD_CELLS,
         .sync = true,
         .segment_bytes = UINT64_C(16) << (10 + sim_random(world->sim, 5)),
-        .memory_limit = 1 << 20,
+        .memory_limit = UINT64_C(8) << (20 + sim_random(world->sim, 4)),
         .connections_max = 100,
         .state = state_memory_backend(world->state),
         .wake = wake,
