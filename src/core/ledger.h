@@ -27,6 +27,7 @@ struct ledger {
     uint64_t bytes;     /* of their bodies */
     uint64_t durable_bytes; /* the part of bytes that is in the journal or extents */
     uint64_t reflects;      /* restored: records before this position are in it already */
+    bool expires;           /* some message may have an expiry of its own */
 };
 
 void ledger_init(struct ledger *ledger, struct store *store, uint64_t id);
@@ -45,6 +46,8 @@ enum err ledger_return(struct ledger *ledger, uint64_t offset);
 
 bool ledger_is_settled(const struct ledger *ledger, uint64_t offset);
 bool ledger_is_fleeting(const struct ledger *ledger, uint64_t offset);
+/* Is all of first..last fleeting, so that settling it needs no record? */
+bool ledger_all_fleeting(const struct ledger *ledger, uint64_t first, uint64_t last);
 /* Earlier deliveries that came back. */
 uint32_t ledger_returns(const struct ledger *ledger, uint64_t offset);
 
