@@ -3,6 +3,7 @@
 
 #include "base/endian.h"
 #include "codec/entry.h"
+#include "codec/kafka_batch.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -316,9 +317,9 @@ static void consumer_event(struct probe *probe, const struct event *event)
 
 static void send_batch(struct producer *self, uint32_t partition, uint32_t i)
 {
-    uint8_t batch[8 + MODEL_BODY_MAX] = {0};
+    uint8_t batch[KAFKA_BATCH_HEADER_BYTES + MODEL_BODY_MAX] = {0};
     uint32_t n = self->window[partition][i].n;
-    size_t len = 8 + model_body(n, batch + 8);
+    size_t len = KAFKA_BATCH_HEADER_BYTES + model_body(n, batch + KAFKA_BATCH_HEADER_BYTES);
     struct command command = {
         .type = COMMAND_APPEND,
         .asker = {.tag = ((uint64_t)n << 8) | partition},
@@ -413,7 +414,7 @@ static void saw_entry(struct producer *self, uint32_t partition, const struct en
 {
     struct model *model = self->clients->model;
     struct world *world = model->world;
-    size_t skip = ENTRY_HEAD_BYTES + 8;
+    size_t skip = ENTRY_HEAD_BYTES + KAFKA_BATCH_HEADER_BYTES;
     uint32_t n = entry->data.len > skip
                      ? model_identify(slice_make(entry->data.data + skip, entry->data.len - skip))
                      : UINT32_MAX;
