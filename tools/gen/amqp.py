@@ -12,7 +12,7 @@ from pathlib import Path
 
 SPEC = Path(__file__).resolve().parents[2] / "spec" / "amqp.toml"
 OUTPUTS = [("-", "amqp_method.h"), ("codec", "amqp_method.c"), ("-", "amqp_send.h"),
-           ("-", "amqp.dict")]
+           ("-", "amqp_face.dict")]
 # type -> (C type, reader, bytes when fixed)
 TYPES = {
     "octet": ("uint8_t", "reader_u8", 1),
@@ -306,7 +306,7 @@ def main():
     (out / "amqp_send.h").write_text(SEND % "\n\n".join(sends))
     words += [f'"{word}"' for word in ("AMQP\\x00\\x00\\x09\\x01", "\\x00guest\\x00guest", "PLAIN", "\\xce",
                                        "x-dead-letter-exchange", "x-max-priority", "x-stream-offset", "CC")]
-    (out / "amqp.dict").write_text("\n".join(words) + "\n")
+    (out / "amqp_face.dict").write_text("\n".join(words) + "\n")
 
 
 if __name__ == "__main__":

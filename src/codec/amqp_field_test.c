@@ -1,5 +1,4 @@
-/* AMQP on the wire: methods, properties and field tables round-trip, and nothing malformed passes.
- */
+/* AMQP on the wire: field tables, and the methods and properties that are generated beside them. */
 #include "codec/amqp_field.h"
 #include "codec/amqp_wire.h"
 #include "gen/amqp_method.h"
