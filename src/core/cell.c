@@ -447,6 +447,9 @@ void cell_destroy(struct cell *cell)
 
 void cell_stop(struct cell *cell, void (*done)(void *ctx, enum err err), void *ctx)
 {
+    /* What still comes in (a dead letter of another cell, say) would miss the last checkpoint. */
+    if (cell->failure == ERR_NONE)
+        cell->failure = ERR_STOPPED;
     store_stop(cell->store, done, ctx);
 }
 

@@ -196,7 +196,7 @@ void cell_event(struct cell *cell, const struct event *event)
 {
     if (event->type == EVENT_PUBLISHED) {
         for (uint64_t seq = event->first_seq; seq <= event->last_seq; seq++)
-            queue_moved(cell, seq);
+            queue_moved(cell, seq, event->err);
         return;
     }
     struct deletion *deletion = map_take(&cell->deletions, event->asker.tag);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum {
+    RETRY_MS = 1000,
     MOVE_ROUND = 256, /* moves per queue and turn */
     MOVE_ARENA_BYTES = 64 << 10,
     MOVE_ARENA_LIMIT = 192 << 20,
@@ -243,12 +244,34 @@ void queue_work_moves(struct queue *queue)
         queue_wake(queue);
 }
 
-void queue_moved(struct cell *cell, uint64_t seq)
+/* Some cell could not take it (its disk is full, say): it stays in its queue and is tried again. */
+static void try_later(struct move *move)
+{
+    struct queue *queue = move->queue;
+    free(move->targets);
+    free(move->entry);
+    move->targets = NULL;
+    move->entry = NULL;
+    move->failed = false;
+    list_insert(&queue->moves, &move->link);
+    if (queue->timer.node.place == 0)
+        cell_timer(queue->cell, &queue->timer, queue->cell->now_ms + RETRY_MS);
+}
+
+void queue_moved(struct cell *cell, uint64_t seq, enum err err)
 {
     struct move *move = map_get(&cell->moves, seq);
-    if (move == NULL || --move->awaited > 0)
+    if (move == NULL)
+        return;
+    if (err != ERR_NONE && err != ERR_REJECTED && err != ERR_NOT_FOUND)
+        move->failed = true;
+    if (--move->awaited > 0)
         return;
     map_take(&cell->moves, seq);
+    if (move->queue != NULL && move->failed) {
+        try_later(move);
+        return;
+    }
     if (move->queue != NULL) {
         struct slice entry = slice_make(move->entry, move->entry_len);
         finish(move->queue, move, entry, entry_body_bytes(entry));

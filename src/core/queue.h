@@ -38,6 +38,7 @@ struct move {
     uint64_t offset;
     enum message_death death;
     uint32_t awaited; /* cells that have not confirmed yet */
+    bool failed;      /* one of them could not take it for now */
     uint64_t seq;
     /* Targets in this cell, appended together with the settling. */
     uint32_t target_count;
@@ -123,6 +124,6 @@ void queue_work_moves(struct queue *queue);
 int64_t queue_expiry(const struct queue *queue, struct slice entry);
 void queue_set_timer(struct queue *queue);
 /* The answer of another cell to a dead letter. */
-void queue_moved(struct cell *cell, uint64_t seq);
+void queue_moved(struct cell *cell, uint64_t seq, enum err err);
 
 #endif

@@ -261,8 +261,11 @@ bool world_start(struct world *world, uint32_t shards)
     }
     uint16_t port;
     for (uint32_t i = 0; i < shards; i++) {
-        if (shard_listen(broker->shards[i], &face_probe, "127.0.0.1", WORLD_PORT, &port) != ERR_NONE)
-            abort();
+        if (shard_listen(broker->shards[i], &face_probe, "127.0.0.1", WORLD_PORT, &port) != ERR_NONE) {
+            if (!sim_hung(world->sim, 0))
+                world_wrong(world, "shard %u cannot listen", i);
+            return false;
+        }
     }
     return true;
 }
