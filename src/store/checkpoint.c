@@ -198,8 +198,8 @@ bool store_idle(const struct store *store)
 {
     return !store->journal.writing && !store->journal.job.busy && !store->checkpoint.copy.busy &&
            !store->checkpoint.rewrite.busy && !store->checkpoint.commit.busy &&
-           store->spill.writing == 0 && store->loading == 0 && list_empty(&store->extents.runs) &&
-           !store->kick_busy;
+           !store->remover.busy && store->spill.writing == 0 && store->loading == 0 &&
+           list_empty(&store->extents.runs) && !store->kick_busy;
 }
 
 static void stop_finish(struct store *store, enum err err)
@@ -238,6 +238,8 @@ static void stop_advance(struct store *store)
         stop_finish(store, checkpoint->stop_err); /* the journal holds everything all the same */
     } else if (!due(store)) {
         journal_clear(store);
+        if (store->remover.busy)
+            return;
         stop_finish(store, store->failed);
     } else {
         begin(store);

@@ -194,6 +194,43 @@ static void an_orderly_stop_leaves_no_journal(void **state)
     world_destroy(world);
 }
 
+static void old_journal_files_that_a_crash_left_do_no_harm(void **state)
+{
+    (void)state;
+    for (int torn = 0; torn < 2; torn++) {
+        struct world *world;
+        struct rig *rig = world_create(&world, 1);
+        rig->size = 2000;
+        assert_int_equal(rig_open(rig), ERR_NONE);
+        append(rig, 200);
+        flush(rig);
+        struct double_name *name =
+            double_find(rig->disk->now, RIG_PATH "/journal-0000000000000000");
+        struct double_inode *old = name->inode;
+        append(rig, 4000);
+        flush(rig);
+        checkpoint(rig);
+        double_put(rig->disk->now, RIG_PATH "/journal-0000000000000000", old);
+        int64_t count = rig_count(rig);
+        rig_close(rig);
+        for (int i = 0; torn && i < DOUBLE_NAMES; i++) { /* and the newest files are gone */
+            name = &rig->disk->now[i];
+            if (name->inode != NULL && strstr(name->path, "journal-") != NULL && name->inode != old)
+                name->inode = NULL;
+        }
+        assert_int_equal(rig_open(rig), ERR_NONE);
+        assert_int_equal(rig_count(rig), count);
+        rig->appended = (uint64_t)count;
+        append(rig, 100);
+        flush(rig);
+        rig_close(rig);
+        assert_int_equal(rig_open(rig), ERR_NONE);
+        assert_int_equal(rig_count(rig), count + 100);
+        assert_true(rig_verify(rig) >= 0);
+        world_destroy(world);
+    }
+}
+
 static void an_unused_store_stops_without_touching_the_disk(void **state)
 {
     (void)state;
@@ -559,6 +596,7 @@ int main(void)
         cmocka_unit_test(an_extent_goes_when_its_streams_are_trimmed_or_dropped),
         cmocka_unit_test(full_files_bring_checkpoints_and_are_used_again),
         cmocka_unit_test(an_orderly_stop_leaves_no_journal),
+        cmocka_unit_test(old_journal_files_that_a_crash_left_do_no_harm),
         cmocka_unit_test(an_unused_store_stops_without_touching_the_disk),
         cmocka_unit_test(entries_that_left_memory_are_copied_from_the_journal),
         cmocka_unit_test(damage_in_the_journal_is_not_copied),

@@ -98,14 +98,10 @@ static void file_remove(struct store *store, uint32_t i)
     extents->count--;
     memmove(extents->files + i, extents->files + i + 1,
             (extents->count - i) * sizeof *extents->files);
-    char path[PATH_BYTES];
-    store_path(store, "extent", extent->info.number, path);
-    enum err err = disk_remove(store->config.disk, path);
+    remover_add(store, "extent", extent->info.number);
     extent->removed = true;
     extent->refs++;
     extents_unref(store, extent);
-    if (err != ERR_NONE && err != ERR_DISK_FULL) /* then the next start removes it */
-        store_fail(store, err);
 }
 
 void extents_unref(struct store *store, struct extent_file *extent)

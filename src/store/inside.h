@@ -148,6 +148,19 @@ struct journal {
     struct disk_op op;
 };
 
+/* Files on their way out. */
+struct removal {
+    const char *kind;
+    uint64_t number;
+};
+
+struct remover {
+    struct disk_op op;
+    struct removal *queue, *taking; /* the next job's; the one's under way */
+    uint32_t count, room, taken, taking_room;
+    bool busy;
+};
+
 struct store {
     struct store_config config;
     const struct store_handler *handler;
@@ -175,6 +188,7 @@ struct store {
     uint32_t loading;          /* block reads under way */
     struct disk_op kick;       /* brings another turn of the loop */
     bool kick_busy;
+    struct remover remover;
     struct extents extents;
     struct checkpoint checkpoint;
     struct spill spill;
@@ -261,6 +275,10 @@ void segment_unref(struct store *store, struct segment *segment);
 void segment_free_below(struct store *store, uint64_t position);
 void segment_remove_all(struct store *store); /* an orderly stop: nothing in them is needed */
 void segment_done_all(struct store *store);
+
+/* remover.c */
+void remover_add(struct store *store, const char *kind, uint64_t number);
+void remover_free(struct store *store);
 
 /* recover.c */
 enum err recover_journal(struct store *store, uint64_t position, uint64_t index, uint32_t chain,

@@ -305,16 +305,36 @@ static enum err files_replay(struct recovery *recovery, uint32_t file, uint32_t 
     }
 }
 
-static enum err files_recover(struct recovery *recovery)
+/* The file that holds recovery->at; when there is none, the first one behind it; else
+ * recovery->files. A checkpoint at the very end of a file frees that file, and a crash may leave
+ * older ones. */
+static enum err file_find(struct recovery *recovery, uint32_t *out)
 {
-    struct store *store = recovery->store;
     uint32_t first = 0;
     while (first + 1 < recovery->files && recovery->starts[first + 1] <= recovery->at)
         first++;
-    if (recovery->files == 0)
-        return ERR_NONE;
-    bool follows = true; /* a checkpoint at the very end of a file frees it */
+    if (recovery->files > 0 && recovery->starts[first] <= recovery->at) {
+        struct segment *segment;
+        enum err err = segment_open(recovery, first, &segment);
+        if (err != ERR_NONE)
+            return err;
+        first += segment->allocated < recovery->at;
+        segment_forget(segment);
+    }
+    *out = first;
+    return ERR_NONE;
+}
+
+static enum err files_recover(struct recovery *recovery)
+{
+    uint32_t first = 0;
+    enum err found = file_find(recovery, &first);
+    if (found != ERR_NONE)
+        return found;
+    if (first == recovery->files)
+        return files_remove(recovery, 0, recovery->files);
     if (recovery->starts[first] > recovery->at) {
+        bool follows = false;
         enum err err = file_follows(recovery, first, &follows);
         if (err == ERR_NONE && !follows)
             err = end_judge(recovery, NULL, first);
@@ -327,12 +347,6 @@ static enum err files_recover(struct recovery *recovery)
         err = files_remove(recovery, 0, first);
     if (err == ERR_NONE)
         err = files_remove(recovery, last + 1, recovery->files);
-    if (err == ERR_NONE && store->journal.current != NULL) {
-        struct segment *current = store->journal.current;
-        if (current->limit < current->start + store->config.segment_bytes &&
-            last + 1 >= recovery->files)
-            current->limit = current->start + store->config.segment_bytes;
-    }
     return err;
 }
 

@@ -269,20 +269,18 @@ void segment_free_below(struct store *store, uint64_t position)
         if (segment->end == UINT64_MAX || segment->end > position || segment->file == NULL ||
             (journal->job.busy && journal->job.segment == segment))
             break;
-        char path[PATH_BYTES], spare[PATH_BYTES];
-        store_path(store, "journal", segment->start, path);
-        path_in(store, "journal-spare", spare);
-        enum err err;
         if (journal->spares == 0 && segment->refs == 0 && !journal->job.busy) {
-            err = disk_rename(store->config.disk, path, spare);
-            journal->spares += err == ERR_NONE;
-        } else {
-            err = disk_remove(store->config.disk, path);
-        }
-        if (err != ERR_NONE) {
-            if (err != ERR_DISK_FULL) /* then it is tried again after the next checkpoint */
+            char path[PATH_BYTES], spare[PATH_BYTES];
+            store_path(store, "journal", segment->start, path);
+            path_in(store, "journal-spare", spare);
+            enum err err = disk_rename(store->config.disk, path, spare);
+            if (err != ERR_NONE && err != ERR_DISK_FULL)
                 store_fail(store, err);
-            return;
+            if (err != ERR_NONE)
+                return; /* a full disk: after the next checkpoint, then */
+            journal->spares++;
+        } else {
+            remover_add(store, "journal", segment->start);
         }
         list_remove(&segment->link);
         segment->removed = true;
@@ -294,27 +292,24 @@ void segment_free_below(struct store *store, uint64_t position)
 void segment_remove_all(struct store *store)
 {
     struct journal *journal = &store->journal;
-    enum err err = ERR_NONE;
-    char path[PATH_BYTES];
-    while (!list_empty(&journal->segments) && err == ERR_NONE) {
+    while (!list_empty(&journal->segments)) {
         struct segment *segment = list_entry(journal->segments.next, struct segment, link);
-        store_path(store, "journal", segment->start, path);
         if (segment->file != NULL)
-            err = disk_remove(store->config.disk, path);
+            remover_add(store, "journal", segment->start);
         segment->removed = true;
         list_remove(&segment->link);
         segment->refs++;
         segment_unref(store, segment);
     }
     journal->current = journal->next = NULL;
-    path_in(store, "journal-spare", path);
-    if (err == ERR_NONE && journal->spares > 0)
-        err = disk_remove(store->config.disk, path);
-    journal->spares = 0;
-    if (err == ERR_NONE)
-        err = disk_sync_folder(store->config.disk, store->path);
-    if (err != ERR_NONE)
-        store_fail(store, err);
+    if (journal->spares > 0) {
+        char path[PATH_BYTES];
+        path_in(store, "journal-spare", path);
+        enum err err = disk_remove(store->config.disk, path);
+        journal->spares = 0;
+        if (err != ERR_NONE)
+            store_fail(store, err);
+    }
 }
 
 void segment_done_all(struct store *store)

@@ -138,6 +138,7 @@ void store_destroy(struct store *store)
 {
     streams_forget(store);
     checkpoint_done_all(store);
+    remover_free(store);
     extents_close(store);
     block_log_done(store, &store->logs[false]);
     block_log_done(store, &store->logs[true]);
