@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Output that falls below it wakes the face: drained(). */
+enum { OUTPUT_LOW_BYTES = 256 << 10 };
+
 /* ---- Life ---- */
 
 struct conn *conn_find(struct shard *shard, uint64_t id)
@@ -57,6 +60,7 @@ static void *accepted(void *user, struct net_conn *net)
     conn->shard = shard;
     conn->face = face;
     conn->net = net;
+    net->low_mark = OUTPUT_LOW_BYTES;
     conn->id = ((uint64_t)shard->number << CONN_SHARD_SHIFT) |
                ((++shard->conn_generation & 0xffffffff) << CONN_SLOT_BITS) | slot;
     list_init(&conn->link);
