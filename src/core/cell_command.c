@@ -254,11 +254,13 @@ static enum err publish_some(struct cell *cell, const struct cell_publish *publi
         if (queue->dying)
             continue;
         enum err err = queue_admits(queue);
-        if (err != ERR_NONE)
+        if (err != ERR_NONE) {
             refused = err;
-        else
-            record_add_queue(queue->durable && publish->persistent ? &durable : &fleeting,
-                             targets[i], queue->ledger.stream.next);
+            queue_bury_refused(queue, publish->pieces);
+            continue;
+        }
+        record_add_queue(queue->durable && publish->persistent ? &durable : &fleeting, targets[i],
+                         queue->ledger.stream.next);
     }
     *waits = *waits || durable.target_count > 0;
     enum err err = append_to(cell, publish, &durable, true);

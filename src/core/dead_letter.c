@@ -3,6 +3,7 @@
  * history, routed, and settled in the same record that appends it to the queues of this cell: the
  * move is atomic. Queues in other cells get it first, and it is settled here once they have
  * confirmed it: a crash in between delivers it twice, never not at all. */
+#include "core/partition.h"
 #include "core/queue.h"
 
 #include "codec/entry.h"
@@ -22,23 +23,31 @@ static void settle_one(struct queue *queue, uint64_t offset, uint32_t body_bytes
 {
     struct offset_range range = {offset, offset};
     bool fleeting = ledger_is_fleeting(&queue->ledger, offset);
-    if (queue_settle(queue, &range, 1, body_bytes, fleeting ? 0 : body_bytes) != ERR_NONE)
-        queue->cell->failure = ERR_IO;
+    queue_settled(queue, queue_settle(queue, &range, 1, body_bytes, fleeting ? 0 : body_bytes));
 }
 
-void queue_bury(struct queue *queue, uint64_t offset, enum message_death death)
+void queue_bury(struct queue *queue, uint64_t offset, enum message_death death, uint32_t body_bytes)
 {
     struct move *move = calloc(1, sizeof *move);
     if (move == NULL) {
-        queue->cell->failure = ERR_NO_MEMORY;
+        cell_fail(queue->cell, ERR_NO_MEMORY);
         return;
     }
     move->queue = queue;
     move->offset = offset;
     move->death = death;
+    move->body_bytes = body_bytes;
     list_insert(&queue->moves, &move->link);
     queue->moving++;
+    queue->unready_bytes += body_bytes;
     queue_wake(queue);
+}
+
+/* The message is neither ready nor on its way any more. */
+static void moving_ends(struct queue *queue, const struct move *move)
+{
+    queue->moving--;
+    queue->unready_bytes -= move->body_bytes;
 }
 
 static void move_free(struct move *move)
@@ -46,6 +55,14 @@ static void move_free(struct move *move)
     free(move->targets);
     free(move->entry);
     free(move);
+}
+
+/* The queue, or the topic's partition that this number falls to. */
+static uint64_t target_id(const struct route_target *target, uint64_t number)
+{
+    if (target->kind == TARGET_QUEUE)
+        return target->queue->id;
+    return target->topic->partitions[number % target->topic->partition_count];
 }
 
 /* Sorts routed targets: those of this cell into move->targets, others are sent the entry. */
@@ -60,14 +77,8 @@ static bool send_to_cells(struct queue *queue, struct move *move,
         free(ids);
         return false;
     }
-    for (uint32_t i = 0; i < targets->count; i++) {
-        if (targets->items[i].kind == TARGET_TOPIC)
-            ids[i] =
-                targets->items[i]
-                    .topic->partitions[move->offset % targets->items[i].topic->partition_count];
-        else
-            ids[i] = targets->items[i].queue->id;
-    }
+    for (uint32_t i = 0; i < targets->count; i++)
+        ids[i] = target_id(&targets->items[i], move->offset);
     for (uint32_t number = 0; number < cells; number++) {
         uint64_t theirs[RECORD_TARGETS_MAX];
         uint32_t count = 0;
@@ -98,7 +109,8 @@ static bool send_to_cells(struct queue *queue, struct move *move,
 }
 
 /* Settles the message here and appends it to this cell's targets, in one record. */
-static void finish(struct queue *queue, struct move *move, struct slice entry, uint32_t body_bytes)
+static enum err finish(struct queue *queue, struct move *move, struct slice entry,
+                       uint32_t body_bytes)
 {
     struct cell *cell = queue->cell;
     struct record record = {
@@ -109,41 +121,37 @@ static void finish(struct queue *queue, struct move *move, struct slice entry, u
     bool to_durable = false;
     for (uint32_t i = 0; i < move->target_count; i++) {
         struct queue *target = map_get(&cell->queues, move->targets[i]);
-        if (target == NULL || target->dying || queue_admits(target) != ERR_NONE)
-            continue;
-        to_durable = to_durable || target->durable;
-        record.targets[record.target_count].object = target->ledger.stream.id;
-        record.targets[record.target_count++].base = target->ledger.stream.next;
+        struct partition *partition = map_get(&cell->partitions, move->targets[i]);
+        if (partition != NULL) {
+            to_durable = true;
+            record_add_partition(&record, move->targets[i], partition->stream.next);
+        } else if (target != NULL && !target->dying && queue_admits(target) == ERR_NONE) {
+            to_durable = to_durable || target->durable;
+            record_add_queue(&record, move->targets[i], target->ledger.stream.next);
+        }
     }
     bool fleeting = ledger_is_fleeting(&queue->ledger, move->offset);
-    queue->moving--;
-    if (record.target_count == 0) {
-        settle_one(queue, move->offset, body_bytes);
-        return;
-    }
     bool persistent = (entry_head_get(entry).flags & ENTRY_PERSISTENT) != 0;
     bool durable = queue->durable && !fleeting;
+    bool atomic = durable && to_durable && persistent;
     record.body_bytes = durable ? body_bytes : 0;
-    if (!durable || !to_durable || !persistent) {
-        /* One of the two sides lives in memory only: nothing to keep atomic on disk. */
-        struct record append = record;
-        append.type = RECORD_APPEND;
-        enum err err = cell_append(cell, &append, to_durable && persistent, &entry, 1);
-        if (err == ERR_NONE)
-            settle_one(queue, move->offset, body_bytes);
-        else
-            cell->failure = err;
-    } else {
-        enum err err = cell_append(cell, &record, true, &entry, 1);
+    if (!atomic) /* one side lives in memory only: nothing to keep together on disk */
+        record.type = RECORD_APPEND;
+    if (record.target_count > 0) {
+        enum err err = cell_append(cell, &record, to_durable && persistent, &entry, 1);
         if (err != ERR_NONE)
-            cell->failure = err;
+            return err;
+        cell->stats.dead_lettered++;
     }
-    cell->stats.dead_lettered++;
-    for (uint32_t i = 0; i < record.target_count; i++) {
+    moving_ends(queue, move);
+    if (record.target_count == 0 || !atomic)
+        settle_one(queue, move->offset, body_bytes);
+    for (uint32_t i = record.partition_count; i < record.target_count; i++) {
         struct queue *target = map_get(&cell->queues, record.targets[i].object);
         if (target != NULL)
             queue_appended(target, 0);
     }
+    return ERR_NONE;
 }
 
 static void remove_cycles(struct route_targets *targets, struct slice entry)
@@ -159,7 +167,7 @@ static void remove_cycles(struct route_targets *targets, struct slice entry)
 }
 
 /* The dead letter and where it goes. Null: it goes nowhere. */
-static struct slice compose(struct queue *queue, const struct move *move, struct slice entry,
+static struct slice compose(struct queue *queue, enum message_death death, struct slice entry,
                             struct arena *arena)
 {
     struct cell *cell = queue->cell;
@@ -172,7 +180,7 @@ static struct slice compose(struct queue *queue, const struct move *move, struct
     if (exchange == NULL)
         return (struct slice){0};
     struct slice letter =
-        message_dead_letter(entry, move->death, def->name, def->options.dead_letter_exchange,
+        message_dead_letter(entry, death, def->name, def->options.dead_letter_exchange,
                             def->options.dead_letter_key, cell->wall_ms, arena);
     struct message_parts parts;
     if (letter.data == NULL || !message_split(letter, &parts))
@@ -188,36 +196,79 @@ static struct slice compose(struct queue *queue, const struct move *move, struct
     return cell->route.count > 0 ? letter : (struct slice){0};
 }
 
+/* It could not be taken (a disk is full, say): it stays in its queue and is tried again. */
+static void try_later(struct move *move)
+{
+    struct queue *queue = move->queue;
+    free(move->targets);
+    free(move->entry);
+    move->targets = NULL;
+    move->entry = NULL;
+    move->failed = false;
+    move->target_count = 0;
+    list_insert(&queue->moves, &move->link);
+    if (queue->timer.node.place == 0)
+        cell_timer(queue->cell, &queue->timer, queue->cell->now_ms + RETRY_MS);
+}
+
 static void start(struct queue *queue, struct move *move, struct slice entry)
 {
     struct cell *cell = queue->cell;
     uint32_t body_bytes = entry_body_bytes(entry);
     struct arena arena;
     arena_init(&arena, MOVE_ARENA_BYTES, MOVE_ARENA_LIMIT);
-    struct slice letter = compose(queue, move, entry, &arena);
+    struct slice letter = compose(queue, move->death, entry, &arena);
     if (letter.data == NULL) {
-        queue->moving--;
+        moving_ends(queue, move);
         settle_one(queue, move->offset, body_bytes);
         move_free(move);
         arena_done(&arena);
         return;
     }
     move->seq = ++cell->next_tag;
-    if (!send_to_cells(queue, move, &cell->route, letter)) {
-        cell->failure = ERR_NO_MEMORY;
-    } else if (move->awaited == 0) {
-        finish(queue, move, letter, body_bytes);
+    move->entry = malloc(letter.len);
+    if (move->entry == NULL || !send_to_cells(queue, move, &cell->route, letter)) {
+        try_later(move);
+    } else if (move->awaited > 0) {
+        memcpy(move->entry, letter.data, letter.len);
+        move->entry_len = letter.len;
+        if (!map_put(&cell->moves, move->seq, move))
+            cell_fail(cell, ERR_NO_MEMORY);
+    } else if (finish(queue, move, letter, body_bytes) == ERR_NONE) {
+        move_free(move);
     } else {
-        move->entry = malloc(letter.len);
-        if (move->entry != NULL && map_put(&cell->moves, move->seq, move)) {
-            memcpy(move->entry, letter.data, letter.len);
-            move->entry_len = letter.len;
-            arena_done(&arena);
-            return;
-        }
-        cell->failure = ERR_NO_MEMORY;
+        try_later(move);
     }
-    move_free(move);
+    arena_done(&arena);
+}
+
+void queue_bury_refused(struct queue *queue, const struct slice pieces[3])
+{
+    struct cell *cell = queue->cell;
+    if (queue->options.overflow != OVERFLOW_REJECT_PUBLISH_DLX)
+        return;
+    struct arena arena;
+    arena_init(&arena, MOVE_ARENA_BYTES, MOVE_ARENA_LIMIT);
+    size_t len = pieces[0].len + pieces[1].len + pieces[2].len;
+    uint8_t *entry = arena_alloc(&arena, len), *at = entry;
+    for (int i = 0; entry != NULL && i < 3; i++) {
+        if (pieces[i].len > 0)
+            memcpy(at, pieces[i].data, pieces[i].len);
+        at += pieces[i].len;
+    }
+    struct slice letter = {0};
+    if (entry != NULL)
+        letter = compose(queue, DEATH_MAXLEN, slice_make(entry, len), &arena);
+    for (uint32_t i = 0; letter.data != NULL && i < cell->route.count; i++) {
+        uint64_t id = target_id(&cell->route.items[i], cell->next_tag);
+        struct cell_publish publish = {
+            .persistent = (entry_head_get(letter).flags & ENTRY_PERSISTENT) != 0,
+            .targets = &id,
+            .target_count = 1,
+            .pieces = {letter},
+        };
+        cell->config.out->publish(cell->config.ctx, cell_of(id, cell->config.cells), &publish);
+    }
     arena_done(&arena);
 }
 
@@ -231,7 +282,7 @@ void queue_work_moves(struct queue *queue)
             return;
         list_remove(&move->link);
         if (found == STREAM_END) {
-            queue->moving--;
+            moving_ends(queue, move);
             move_free(move);
             continue;
         }
@@ -242,20 +293,6 @@ void queue_work_moves(struct queue *queue)
     }
     if (!list_empty(&queue->moves))
         queue_wake(queue);
-}
-
-/* Some cell could not take it (its disk is full, say): it stays in its queue and is tried again. */
-static void try_later(struct move *move)
-{
-    struct queue *queue = move->queue;
-    free(move->targets);
-    free(move->entry);
-    move->targets = NULL;
-    move->entry = NULL;
-    move->failed = false;
-    list_insert(&queue->moves, &move->link);
-    if (queue->timer.node.place == 0)
-        cell_timer(queue->cell, &queue->timer, queue->cell->now_ms + RETRY_MS);
 }
 
 void queue_moved(struct cell *cell, uint64_t seq, enum err err)
@@ -274,7 +311,10 @@ void queue_moved(struct cell *cell, uint64_t seq, enum err err)
     }
     if (move->queue != NULL) {
         struct slice entry = slice_make(move->entry, move->entry_len);
-        finish(move->queue, move, entry, entry_body_bytes(entry));
+        if (finish(move->queue, move, entry, entry_body_bytes(entry)) != ERR_NONE) {
+            try_later(move);
+            return;
+        }
     }
     move_free(move);
 }

@@ -150,8 +150,9 @@ static bool is_full(const struct queue *queue, uint64_t more)
     const struct queue_options *options = &queue->options;
     if (options->max_length >= 0 && queue_ready(queue) + more > (uint64_t)options->max_length)
         return true;
-    return options->max_length_bytes >= 0 &&
-           queue->ledger.bytes + more > (uint64_t)options->max_length_bytes;
+    uint64_t bytes =
+        queue->ledger.bytes > queue->unready_bytes ? queue->ledger.bytes - queue->unready_bytes : 0;
+    return options->max_length_bytes >= 0 && bytes + more > (uint64_t)options->max_length_bytes;
 }
 
 enum err queue_admits(const struct queue *queue)
@@ -267,7 +268,7 @@ static int64_t expire_head(struct queue *queue)
             return expiry;
         queue_take(queue, offset);
         cell->stats.expired++;
-        queue_bury(queue, offset, DEATH_EXPIRED);
+        queue_bury(queue, offset, DEATH_EXPIRED, entry_body_bytes(entry.data));
     }
     return queue->has_expiry && queue_ready(queue) > 0 ? cell->wall_ms : INT64_MAX;
 }
@@ -314,7 +315,8 @@ void queue_tidy(struct queue *queue)
         if (found == STREAM_MISS)
             return;
         queue_take(queue, offset);
-        queue_bury(queue, offset, DEATH_MAXLEN);
+        queue_bury(queue, offset, DEATH_MAXLEN,
+                   found == STREAM_HIT ? entry_body_bytes(entry.data) : 0);
     }
     int64_t next = queue->has_expiry ? expire_head(queue) : INT64_MAX;
     if (queue->has_expiry && queue->ledger.count == 0 && queue->options.message_ttl_ms < 0)
@@ -353,4 +355,10 @@ enum err queue_settle(struct queue *queue, const struct offset_range *ranges, ui
             return err;
     }
     return ERR_NONE;
+}
+
+void queue_settled(struct queue *queue, enum err err)
+{
+    if (err != ERR_NONE && !cell_refusal(err))
+        cell_fail(queue->cell, err);
 }

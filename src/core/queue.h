@@ -38,7 +38,8 @@ struct move {
     uint64_t offset;
     enum message_death death;
     uint32_t awaited; /* cells that have not confirmed yet */
-    bool failed;      /* one of them could not take it for now */
+    uint32_t body_bytes;
+    bool failed; /* one of them could not take it for now */
     uint64_t seq;
     /* Targets in this cell, appended together with the settling. */
     uint32_t target_count;
@@ -114,11 +115,17 @@ enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry 
 /* Settles ranges (journaled when any of them is durable). */
 enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
                       uint64_t bytes, uint64_t durable_bytes);
+/* What a settle came to: a refusal (the disk is full) leaves the message to the next start, anything
+ * else that fails ends the cell. */
+void queue_settled(struct queue *queue, enum err err);
 /* Frees the lease; its subscription may go with it. */
 void queue_unlease(struct queue *queue, struct lease *lease);
 void subscription_release(struct subscription *subscription);
-/* Dead-letters (or drops) a message that is neither ready nor leased any more. */
-void queue_bury(struct queue *queue, uint64_t offset, enum message_death death);
+/* Dead-letters (or drops) a message that is neither ready nor leased any more. body_bytes: of its
+ * body where that is known, else 0: then it counts as ready in the queue's bytes until it is gone. */
+void queue_bury(struct queue *queue, uint64_t offset, enum message_death death, uint32_t body_bytes);
+/* Dead-letters a message that a full queue did not take in (OVERFLOW_REJECT_PUBLISH_DLX). */
+void queue_bury_refused(struct queue *queue, const struct slice pieces[3]);
 void queue_work_moves(struct queue *queue);
 /* When the message expires, INT64_MAX = never. */
 int64_t queue_expiry(const struct queue *queue, struct slice entry);

@@ -189,6 +189,7 @@ static struct lease *lease_create(struct queue *queue, struct subscription *subs
     lease->fleeting = ledger_is_fleeting(&queue->ledger, offset);
     list_insert(&subscription->leases, &lease->link);
     subscription->leased++;
+    queue->unready_bytes += lease->body_bytes;
     return lease;
 }
 
@@ -198,11 +199,12 @@ void queue_unlease(struct queue *queue, struct lease *lease)
     map_take(&queue->leases, lease->offset);
     list_remove(&lease->link);
     subscription->leased--;
+    queue->unready_bytes -= lease->body_bytes;
     free(lease);
 }
 
 static void hand_over(struct queue *queue, const struct asker *asker, uint64_t consumer,
-                      const struct entry *entry, uint64_t offset)
+                      const struct entry *entry, uint64_t offset, uint64_t ready)
 {
     uint32_t returns = ledger_returns(&queue->ledger, offset);
     if (returns == 0 && offset < queue->recovered)
@@ -212,7 +214,7 @@ static void hand_over(struct queue *queue, const struct asker *asker, uint64_t c
         .queue = queue->ledger.stream.id,
         .consumer = consumer,
         .offset = offset,
-        .ready = queue_ready(queue) > UINT32_MAX ? UINT32_MAX : (uint32_t)queue_ready(queue),
+        .ready = ready > UINT32_MAX ? UINT32_MAX : (uint32_t)ready,
         .count = returns > UINT16_MAX ? UINT16_MAX : (uint16_t)returns,
         .entry = entry->data,
         .buf = entry->buf,
@@ -233,8 +235,7 @@ static void end_run(struct queue *queue, struct settled_run *run)
     if (!run->any)
         return;
     run->any = false;
-    if (queue_settle(queue, &run->range, 1, run->bytes, run->durable_bytes) != ERR_NONE)
-        queue->cell->failure = ERR_NO_MEMORY;
+    queue_settled(queue, queue_settle(queue, &run->range, 1, run->bytes, run->durable_bytes));
 }
 
 static void add_to_run(struct queue *queue, struct settled_run *run, uint64_t offset,
@@ -251,14 +252,15 @@ static void add_to_run(struct queue *queue, struct settled_run *run, uint64_t of
         run->durable_bytes += bytes;
 }
 
-/* Is the entry past its time? Then it is buried. */
+/* Is the entry past its time? Then it is buried. To the very millisecond it may still be delivered:
+ * a time to live of 0 means now or never. */
 static bool bury_if_expired(struct queue *queue, uint64_t offset, struct slice entry)
 {
-    if (!queue->has_expiry || queue_expiry(queue, entry) > queue->cell->wall_ms)
+    if (!queue->has_expiry || queue_expiry(queue, entry) >= queue->cell->wall_ms)
         return false;
     queue_take(queue, offset);
     queue->cell->stats.expired++;
-    queue_bury(queue, offset, DEATH_EXPIRED);
+    queue_bury(queue, offset, DEATH_EXPIRED, entry_body_bytes(entry));
     return true;
 }
 
@@ -287,7 +289,7 @@ static void deliver_round(struct queue *queue)
         if (subscription->window != 0)
             subscription->unreported += (uint32_t)entry.data.len;
         struct asker asker = {.conn = subscription->conn, .channel = subscription->channel};
-        hand_over(queue, &asker, subscription->consumer, &entry, offset);
+        hand_over(queue, &asker, subscription->consumer, &entry, offset, 0);
         if (subscription->no_ack)
             add_to_run(queue, &run, offset, entry.data);
         if (queue->consumers > 1 && !queue->options.single_active_consumer) {
@@ -336,10 +338,11 @@ void queue_work(struct queue *queue)
     if (queue->cell->failure != ERR_NONE)
         return;
     queue_work_moves(queue);
-    queue_tidy(queue);
     retry_gets(queue);
+    /* Consumers first: what can be handed over at once does not count against the limits. */
     if (queue->consumers > 0 && !queue->dying)
         deliver_round(queue);
+    queue_tidy(queue);
 }
 
 void queue_get(struct queue *queue, const struct command *command)
@@ -374,10 +377,12 @@ void queue_get(struct queue *queue, const struct command *command)
     }
     queue_take(queue, offset);
     struct settled_run run = {.any = false};
-    if (command->get.no_ack)
+    uint64_t ready = queue_ready(queue);
+    if (command->get.no_ack) {
+        ready--; /* not leased, and settled only behind it */
         add_to_run(queue, &run, offset, entry.data);
-    /* Its own buf keeps the entry in place while the run is settled behind it. */
-    hand_over(queue, &command->asker, 0, &entry, offset);
+    }
+    hand_over(queue, &command->asker, 0, &entry, offset, ready);
     end_run(queue, &run);
 }
 

@@ -67,9 +67,9 @@ static void make_ready(struct queue *queue, const struct gathered *gathered)
         for (uint64_t at = gathered->ranges[i].first; at <= gathered->ranges[i].last; at++) {
             queue->cell->stats.returned++;
             if (beyond_limit(queue, at))
-                queue_bury(queue, at, DEATH_DELIVERY_LIMIT);
+                queue_bury(queue, at, DEATH_DELIVERY_LIMIT, 0);
             else if (!ranges_add(&queue->returned, at, at))
-                queue->cell->failure = ERR_NO_MEMORY;
+                cell_fail(queue->cell, ERR_NO_MEMORY);
         }
     }
     queue_wake(queue);
@@ -87,7 +87,10 @@ static void resolve_ranges(struct queue *queue, const struct command *command,
             if (lease == NULL || lease->subscription->conn != command->asker.conn ||
                 lease->subscription->channel != command->asker.channel)
                 continue;
-            gather(gathered, at);
+            if (command->type == COMMAND_REJECT)
+                queue_bury(queue, at, DEATH_REJECTED, lease->body_bytes);
+            else
+                gather(gathered, at);
             if (gathered->no_memory)
                 return;
             gathered->bytes += lease->body_bytes;
@@ -104,18 +107,12 @@ void queue_resolve(struct queue *queue, const struct command *command)
     struct gathered gathered = {0};
     resolve_ranges(queue, command, &gathered);
     if (command->type == COMMAND_SETTLE) {
-        if (queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes,
-                         gathered.durable_bytes) != ERR_NONE)
-            queue->cell->failure = ERR_IO;
+        queue_settled(queue, queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes,
+                                          gathered.durable_bytes));
     } else if (command->type == COMMAND_RETURN) {
         if (!command->settle.undelivered)
             count_returns(queue, &gathered);
         make_ready(queue, &gathered);
-    } else {
-        for (uint32_t i = 0; i < gathered.count; i++) {
-            for (uint64_t at = gathered.ranges[i].first; at <= gathered.ranges[i].last; at++)
-                queue_bury(queue, at, DEATH_REJECTED);
-        }
     }
     free(gathered.ranges);
     queue_wake(queue);

@@ -269,8 +269,12 @@ void shard_stop(struct shard *shard)
             net_listener_close(shard->net, shard->listeners[i].net);
         shard->listener_count = 0;
         for (uint32_t i = 0; i < shard->conn_slots; i++) {
-            if (shard->conns[i] != NULL)
-                conn_close(shard->conns[i], true);
+            struct conn *conn = shard->conns[i];
+            if (conn == NULL || conn->closing)
+                continue;
+            if (conn->face->stop != NULL)
+                conn->face->stop(conn->self);
+            conn_close(conn, true);
         }
     }
     if (!shard->cells_stopping && shard->conn_count == 0) {
