@@ -3,7 +3,8 @@
  * protocol. A group lives in the cell that group_object of its name gives.
  *
  * COMMAND_GROUP carries a struct group_request as parts->root; the answer (EVENT_ANSWER, at once or
- * when a rebalance completes) carries a struct group_answer. */
+ * when a rebalance completes) carries a struct group_answer, which is missing only when memory is
+ * exhausted. */
 #ifndef WEIR_CORE_GROUP_H
 #define WEIR_CORE_GROUP_H
 
@@ -19,11 +20,11 @@ enum group_op {
     GROUP_HEARTBEAT,
     GROUP_LEAVE,
     GROUP_COMMIT,
-    GROUP_OFFSETS,  /* fetch committed offsets */
+    GROUP_OFFSETS, /* fetch committed offsets */
     GROUP_DESCRIBE,
-    GROUP_LIST,     /* all groups of the cell command.object % cells */
+    GROUP_LIST, /* all groups of the cell command.object % cells */
     GROUP_DELETE,
-    GROUP_FORGET,   /* delete committed offsets of some partitions */
+    GROUP_FORGET, /* delete committed offsets of some partitions */
 };
 
 struct group_protocol {
@@ -41,7 +42,7 @@ struct group_offset {
     int64_t offset; /* -1 = none */
     int32_t leader_epoch;
     struct slice metadata;
-    enum err err;   /* answers */
+    enum err err; /* answers */
 };
 
 struct group_leaver {
@@ -52,17 +53,18 @@ struct group_leaver {
 struct group_request {
     enum group_op op;
     struct slice group;
-    struct slice member;        /* empty = none yet */
-    struct slice instance;      /* static member; data NULL = none */
+    struct slice member;   /* empty = none yet */
+    struct slice instance; /* static member; data NULL = none */
     struct slice client_id, client_host;
-    int32_t generation;         /* -1 with an empty member: a commit from outside the protocol */
+    int32_t generation; /* -1 with an empty member: a commit from outside the protocol */
     /* JOIN */
     struct slice protocol_type;
     const struct group_protocol *protocols;
     uint32_t protocol_count;
     int32_t session_timeout_ms, rebalance_timeout_ms;
-    bool require_member_id;     /* the client joins again with the id it is given (JoinGroup v4+) */
-    uint64_t random[2];         /* for a new member's id */
+    bool require_member_id;   /* the client joins again with the id it is given (JoinGroup v4+) */
+    bool may_skip_assignment; /* the client knows skip_assignment (JoinGroup v9+) */
+    uint64_t random[2];       /* for a new member's id */
     /* SYNC */
     struct slice protocol_name; /* data NULL = not said */
     const struct group_assignment *assignments;
@@ -93,7 +95,7 @@ struct group_answer {
     bool skip_assignment;
     const struct group_member *members; /* JOIN, to the leader: id, instance, metadata */
     uint32_t member_count;
-    struct slice assignment;            /* SYNC */
+    struct slice assignment; /* SYNC */
     const struct group_offset *offsets;
     uint32_t offset_count;
     const struct group_leaver *leavers;
@@ -119,6 +121,7 @@ enum err groups_apply(struct groups *groups, const struct record *record, uint64
 enum err groups_restore(struct groups *groups, uint64_t id, struct slice value);
 /* Serializes a group that the checkpoint asks for (a tracked object of kind OBJECT_GROUP). */
 struct tracked;
-bool groups_encode(struct groups *groups, struct tracked *tracked, struct slice *value, uint64_t reflects);
+bool groups_encode(struct groups *groups, struct tracked *tracked, struct slice *value,
+                   uint64_t reflects);
 
 #endif
