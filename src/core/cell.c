@@ -423,6 +423,8 @@ void cell_destroy(struct cell *cell)
     map_done(&cell->conns);
     map_done(&cell->deletions);
     map_done(&cell->moves);
+    if (cell->groups != NULL)
+        groups_destroy(cell->groups); /* it takes its timers off */
     heap_done(&cell->timers);
     route_done(&cell->route);
     cell_drop_pending(cell);
@@ -435,8 +437,6 @@ void cell_destroy(struct cell *cell)
             free(tracked);
     }
     definitions_done(cell);
-    if (cell->groups != NULL)
-        groups_destroy(cell->groups);
     if (cell->master != NULL)
         catalog_destroy(cell->master);
     if (cell->store != NULL)
