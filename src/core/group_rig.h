@@ -212,4 +212,34 @@ static inline const char *rig_c(struct slice slice)
     return text;
 }
 
+#define assert_text(slice, text) assert_string_equal(rig_c(slice), text)
+
+/* One member that joined an empty group and got its assignment; its id. */
+static inline const char *rig_settle_one(struct rig *rig, int32_t *generation)
+{
+    static char id[256];
+    uint64_t tag = rig_send(rig, rig_join(rig, ""));
+    rig_wait(rig, 400);
+    const struct group_answer *joined = rig_expect(rig, tag, ERR_NONE);
+    snprintf(id, sizeof id, "%s", rig_c(joined->member));
+    *generation = joined->generation;
+    struct group_assignment assignment = {slice_of(id), slice_of("all")};
+    struct group_request sync = rig_member(GROUP_SYNC, id, joined->generation);
+    sync.assignments = &assignment;
+    sync.assignment_count = 1;
+    assert_text(rig_ask(rig, sync, ERR_NONE)->assignment, "all");
+    return id;
+}
+
+static inline void rig_heartbeat(struct rig *rig, const char *member, int32_t generation,
+                                 enum err err)
+{
+    rig_ask(rig, rig_member(GROUP_HEARTBEAT, member, generation), err);
+}
+
+static inline const char *rig_state_of(struct rig *rig)
+{
+    return rig_c(rig_ask(rig, rig_member(GROUP_DESCRIBE, "", -1), ERR_NONE)->groups[0].state);
+}
+
 #endif
