@@ -167,11 +167,13 @@ void cell_change(struct cell *cell, uint8_t *changes, size_t len, const struct e
         return;
     }
     struct pending *pending = push(cell);
-    if (pending == NULL) {
+    if (pending == NULL) { /* nobody would ever hear of changes that are made */
         free(changes);
+        cell_fail(cell, ERR_NO_MEMORY);
         return;
     }
     pending->event = *answer;
+    pending->event.detail = (struct slice){0};
     pending->is_change = true;
     pending->changes = changes;
     pending->changes_len = len;

@@ -13,7 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETENTION_LOOK_MS = 30 * 1000 };
+enum {
+    RETENTION_LOOK_MS = 30 * 1000,
+    RETENTION_PIECE = 256, /* partitions looked at in one turn */
+    RANGES_PIECE = 28,     /* of one SETTLE or RETURN: fits into 512 bytes */
+};
 
 /* ---- Applying ---- */
 
@@ -78,7 +82,8 @@ static enum err apply_ranges(struct cell *cell, const struct record *record, uin
             uint64_t bytes = i == 0 ? record->body_bytes : 0;
             err = ledger_settle(&queue->ledger, range.first, range.last, bytes, bytes);
         } else {
-            for (uint64_t at = range.first; at <= range.last && err == ERR_NONE; at++)
+            for (uint64_t at = range.first;
+                 at <= range.last && at < queue->ledger.stream.next && err == ERR_NONE; at++)
                 err = ledger_return(&queue->ledger, at);
         }
         if (err != ERR_NONE)
@@ -158,13 +163,39 @@ static enum err replay(void *ctx, uint64_t pos, struct slice encoded)
 
 /* ---- Journaling ---- */
 
-static enum err fail(struct cell *cell, enum err err)
+enum err cell_fail(struct cell *cell, enum err err)
 {
-    if (err != ERR_DISK_FULL && cell->failure == ERR_NONE) {
+    bool live = cell->failure == ERR_NONE || cell->failure == ERR_STOPPED;
+    if (live && err != ERR_NONE && err != ERR_DISK_FULL && err != ERR_STOPPED) {
         cell->failure = err;
         cell->config.out->failed(cell->config.ctx, err);
     }
     return err;
+}
+
+bool cell_refusal(enum err err)
+{
+    return err == ERR_DISK_FULL || err == ERR_NO_MEMORY || err == ERR_TOO_LARGE ||
+           err == ERR_STOPPED;
+}
+
+/* Room for a record; NULL with *err set: refused for now, or the cell has failed. */
+static uint8_t *reserve(struct cell *cell, bool durable, size_t size, uint64_t *pos, enum err *err)
+{
+    uint8_t *memory = store_reserve(cell->store, durable, size, pos, err);
+    if (memory == NULL && !cell_refusal(*err))
+        cell_fail(cell, *err);
+    if (memory != NULL && durable)
+        cell->wants_lazy_flush = true;
+    return memory;
+}
+
+/* It is in the journal already: what it says must become true. */
+static enum err apply_now(struct cell *cell, const struct record *record, uint64_t entry_pos,
+                          uint64_t pos)
+{
+    enum err err = apply(cell, record, entry_pos, pos);
+    return err == ERR_NONE ? err : cell_fail(cell, err);
 }
 
 enum err cell_append(struct cell *cell, struct record *record, bool durable,
@@ -177,9 +208,9 @@ enum err cell_append(struct cell *cell, struct record *record, bool durable,
         size += pieces[i].len;
     uint64_t pos;
     enum err err = ERR_NONE;
-    uint8_t *memory = store_reserve(cell->store, durable, size, &pos, &err);
+    uint8_t *memory = reserve(cell, durable, size, &pos, &err);
     if (memory == NULL)
-        return err == ERR_NO_MEMORY ? err : fail(cell, err);
+        return err;
     uint8_t *at = record_put_head(memory, record);
     record->bytes = slice_make(at, size - head);
     for (uint32_t i = 0; i < piece_count; i++) {
@@ -190,30 +221,40 @@ enum err cell_append(struct cell *cell, struct record *record, bool durable,
     if (record->type == RECORD_BATCH) /* the batch carries its place */
         be64_put(memory + head + ENTRY_HEAD_BYTES, record->targets[0].base);
     store_commit(cell->store, size);
-    err = apply(cell, record, pos + head, pos);
-    return err == ERR_NONE ? err : fail(cell, err);
+    return apply_now(cell, record, pos + head, pos);
 }
 
-enum err cell_append_ranges(struct cell *cell, struct record *record,
-                            const struct offset_range *ranges, uint32_t count)
+static enum err append_some_ranges(struct cell *cell, struct record *record,
+                                   const struct offset_range *ranges, uint32_t count)
 {
-    if (cell->failure != ERR_NONE)
-        return cell->failure;
     record->range_count = count;
     size_t head = record_head_size(record), size = head + (size_t)count * 16;
     uint64_t pos;
     enum err err = ERR_NONE;
-    uint8_t *memory = store_reserve(cell->store, true, size, &pos, &err);
+    uint8_t *memory = reserve(cell, true, size, &pos, &err);
     if (memory == NULL)
-        return err == ERR_NO_MEMORY ? err : fail(cell, err);
+        return err;
     uint8_t *at = record_put_head(memory, record);
     for (uint32_t i = 0; i < count; i++)
         record_put_range(at, i, ranges[i]);
     record->ranges = slice_make(at, size - head);
     store_commit(cell->store, size);
-    cell->wants_lazy_flush = true;
-    err = apply(cell, record, pos + head, pos);
-    return err == ERR_NONE ? err : fail(cell, err);
+    return apply_now(cell, record, pos + head, pos);
+}
+
+enum err cell_append_ranges(struct cell *cell, struct record *record,
+                            const struct offset_range *ranges, uint32_t count, uint32_t *done)
+{
+    enum err err = cell->failure;
+    *done = 0;
+    while (*done < count && err == ERR_NONE) {
+        uint32_t some = count - *done < RANGES_PIECE ? count - *done : RANGES_PIECE;
+        err = append_some_ranges(cell, record, ranges + *done, some);
+        if (err == ERR_NONE)
+            *done += some;
+        record->body_bytes = 0;
+    }
+    return err;
 }
 
 /* ---- Store callbacks ---- */
@@ -280,38 +321,65 @@ static bool encode(struct cell *cell, struct tracked *tracked, struct slice *val
     return !writer.failed;
 }
 
-static void forget_handed(struct cell *cell)
+/* All of one list go to the end of another. */
+static void move_all(struct list *from, struct list *to, enum tracked_place place)
 {
-    list_each(node, &cell->handed)
+    list_each(node, from)
+    {
+        list_remove(node);
+        list_insert(to, node);
+        list_entry(node, struct tracked, link)->place = (uint8_t)place;
+    }
+}
+
+static void forget_tracked(struct list *from)
+{
+    list_each(node, from)
     {
         struct tracked *tracked = list_entry(node, struct tracked, link);
         list_remove(node);
+        tracked->place = TRACKED_IDLE;
         if (tracked->dropped)
             free(tracked);
     }
 }
 
+/* What has changed when the gathering begins is for this checkpoint; what changes later, for the
+ * next: so it ends, however busy the cell is. */
+static void begin_gathering(struct cell *cell)
+{
+    cell->gathering = true;
+    forget_tracked(&cell->handed);
+    move_all(&cell->changed, &cell->gathered, TRACKED_GATHERED);
+    definitions_checkpoint_begins(cell);
+}
+
+static bool is_stored(const struct tracked *tracked)
+{
+    if (tracked->dropped || tracked->kind != OBJECT_QUEUE)
+        return true;
+    return list_entry(tracked, struct queue, tracked)->durable;
+}
+
 static bool next_changed(void *ctx, struct store_object *out)
 {
     struct cell *cell = ctx;
-    if (!cell->gathering) {
-        cell->gathering = true;
-        forget_handed(cell);
-        definitions_forget_saved(cell);
-    }
+    if (!cell->gathering)
+        begin_gathering(cell);
     if (definitions_next_changed(cell, out))
         return true;
-    while (!list_empty(&cell->changed)) {
-        struct tracked *tracked = list_entry(cell->changed.next, struct tracked, link);
+    while (!list_empty(&cell->gathered)) {
+        struct tracked *tracked = list_entry(cell->gathered.next, struct tracked, link);
         struct slice value = {0};
-        if (!tracked->dropped && !encode(cell, tracked, &value)) {
-            fail(cell, ERR_NO_MEMORY);
-            break;
+        bool stored = is_stored(tracked);
+        if (stored && !tracked->dropped && !encode(cell, tracked, &value)) {
+            *out = (struct store_object){.kind = 0};
+            return true;
         }
         list_remove(&tracked->link);
         list_insert(&cell->handed, &tracked->link);
-        if (!tracked->dropped && tracked->kind == OBJECT_QUEUE &&
-            !list_entry(tracked, struct queue, tracked)->durable)
+        tracked->place = TRACKED_HANDED;
+        if (!stored)
             continue;
         *out = (struct store_object){.kind = tracked->kind, .id = tracked->id, .value = value};
         return true;
@@ -325,11 +393,8 @@ static void changes_lost(void *ctx)
     struct cell *cell = ctx;
     cell->gathering = false;
     definitions_changes_lost(cell);
-    list_each(node, &cell->handed)
-    {
-        list_remove(node);
-        list_insert(&cell->changed, node);
-    }
+    move_all(&cell->gathered, &cell->changed, TRACKED_CHANGED);
+    move_all(&cell->handed, &cell->changed, TRACKED_CHANGED);
 }
 
 static bool entry_live(void *ctx, uint64_t stream, uint64_t base, uint32_t count)
@@ -353,10 +418,10 @@ static void committed(void *ctx, uint64_t end)
 static void failed(void *ctx, enum err err)
 {
     struct cell *cell = ctx;
-    if (err == ERR_IO)
-        fail(cell, err);
-    else
+    if (err == ERR_DISK_FULL || err == ERR_NONE)
         cell->config.out->failed(cell->config.ctx, err);
+    else
+        cell_fail(cell, err);
 }
 
 static const struct store_handler store_events = {
@@ -380,11 +445,16 @@ enum err cell_open(const struct cell_config *config, int64_t wall_ms, struct cel
     cell->catalog = config->catalog;
     cell->wall_ms = wall_ms;
     list_init(&cell->busy);
+    list_init(&cell->parked);
+    list_init(&cell->readings);
+    list_init(&cell->orphans);
+    list_init(&cell->gathered);
     list_init(&cell->waking);
     list_init(&cell->uncommitted);
     list_init(&cell->changed);
     list_init(&cell->handed);
     list_init(&cell->catalog_unsaved);
+    list_init(&cell->catalog_handed);
     list_init(&cell->producer_ids.link);
     cell->producer_ids.kind = OBJECT_PRODUCER_IDS;
     cell->groups = groups_create(cell);
@@ -404,43 +474,54 @@ enum err cell_open(const struct cell_config *config, int64_t wall_ms, struct cel
     return ERR_NONE;
 }
 
-void cell_destroy(struct cell *cell)
+static void destroy_objects(struct cell *cell)
+{
+    while (cell->queues.count > 0) {
+        uint32_t at = 0;
+        for (struct map_slot *slot; (slot = map_next(&cell->queues, &at)) != NULL; at--)
+            queue_destroy(slot->value, false, true);
+    }
+    while (cell->partitions.count > 0) {
+        uint32_t at = 0;
+        for (struct map_slot *slot; (slot = map_next(&cell->partitions, &at)) != NULL; at--)
+            partition_destroy(slot->value, false);
+    }
+}
+
+static void free_all(struct map *map)
 {
     uint32_t at = 0;
-    for (struct map_slot *slot; (slot = map_next(&cell->queues, &at)) != NULL; at = 0)
-        queue_destroy(slot->value, false, true);
-    at = 0;
-    for (struct map_slot *slot; (slot = map_next(&cell->partitions, &at)) != NULL; at = 0)
-        partition_destroy(slot->value, false);
-    at = 0;
-    for (struct map_slot *slot; (slot = map_next(&cell->conns, &at)) != NULL;)
+    for (struct map_slot *slot; (slot = map_next(map, &at)) != NULL;)
         free(slot->value);
-    at = 0;
-    for (struct map_slot *slot; (slot = map_next(&cell->deletions, &at)) != NULL;)
-        free(slot->value);
+    map_done(map);
+}
+
+void cell_destroy(struct cell *cell)
+{
+    destroy_objects(cell);
+    queue_drop_moves(cell);
     map_done(&cell->queues);
     map_done(&cell->partitions);
-    map_done(&cell->conns);
-    map_done(&cell->deletions);
-    map_done(&cell->moves);
+    free_all(&cell->conns);
+    free_all(&cell->deletions);
     if (cell->groups != NULL)
         groups_destroy(cell->groups); /* it takes its timers off */
     heap_done(&cell->timers);
     route_done(&cell->route);
     cell_drop_pending(cell);
-    forget_handed(cell);
-    list_each(node, &cell->changed)
-    {
-        struct tracked *tracked = list_entry(node, struct tracked, link);
-        list_remove(node);
-        if (tracked->dropped)
-            free(tracked);
-    }
+    forget_tracked(&cell->handed);
+    forget_tracked(&cell->gathered);
+    forget_tracked(&cell->changed);
     definitions_done(cell);
     if (cell->master != NULL)
         catalog_destroy(cell->master);
     if (cell->store != NULL)
         store_destroy(cell->store);
+    list_each(node, &cell->orphans) /* their loads will never end */
+    {
+        list_remove(node);
+        free(list_entry(node, struct orphan, link));
+    }
     free(cell->object_bytes);
     free(cell);
 }
@@ -463,7 +544,7 @@ void cell_queue_added(struct cell *cell, const struct queue_def *def)
 {
     struct queue *queue = map_get(&cell->queues, def->id);
     if (queue == NULL && (queue = queue_create(cell, def->id)) == NULL) {
-        fail(cell, ERR_NO_MEMORY);
+        cell_fail(cell, ERR_NO_MEMORY);
         return;
     }
     queue_define(queue, def);
@@ -493,7 +574,7 @@ void cell_partition_added(struct cell *cell, const struct topic *topic, uint32_t
     uint64_t id = topic->partitions[index];
     struct partition *partition = map_get(&cell->partitions, id);
     if (partition == NULL && (partition = partition_create(cell, id)) == NULL) {
-        fail(cell, ERR_NO_MEMORY);
+        cell_fail(cell, ERR_NO_MEMORY);
         return;
     }
     partition_define(partition, topic);
@@ -511,14 +592,14 @@ void cell_ready(struct cell *cell)
     for (struct map_slot *slot; (slot = map_next(&cell->queues, &at)) != NULL;) {
         if (!((struct queue *)slot->value)->defined) {
             drop(cell, slot->key, true);
-            at = 0;
+            at--; /* another may stand in its slot now */
         }
     }
     at = 0;
     for (struct map_slot *slot; (slot = map_next(&cell->partitions, &at)) != NULL;) {
         if (!((struct partition *)slot->value)->defined) {
             drop(cell, slot->key, true);
-            at = 0;
+            at--;
         }
     }
 }
@@ -528,7 +609,7 @@ void cell_ready(struct cell *cell)
 void cell_timer(struct cell *cell, struct timer *timer, int64_t at_ms)
 {
     if (!heap_set(&cell->timers, &timer->node, at_ms))
-        fail(cell, ERR_NO_MEMORY);
+        cell_fail(cell, ERR_NO_MEMORY);
 }
 
 void cell_timer_off(struct cell *cell, struct timer *timer)
@@ -538,21 +619,24 @@ void cell_timer_off(struct cell *cell, struct timer *timer)
 
 void cell_touch(struct cell *cell, struct tracked *tracked)
 {
-    if (cell->replaying && !list_empty(&tracked->link))
+    if (tracked->place == TRACKED_CHANGED || tracked->place == TRACKED_GATHERED)
         return;
     list_remove(&tracked->link);
     list_insert(&cell->changed, &tracked->link);
+    tracked->place = TRACKED_CHANGED;
 }
 
 void cell_untrack(struct cell *cell, struct tracked *tracked)
 {
     list_remove(&tracked->link);
+    tracked->place = TRACKED_IDLE;
     struct tracked *tombstone = calloc(1, sizeof *tombstone);
     if (tombstone == NULL) {
-        fail(cell, ERR_NO_MEMORY);
+        cell_fail(cell, ERR_NO_MEMORY);
         return;
     }
-    *tombstone = (struct tracked){.kind = tracked->kind, .id = tracked->id, .dropped = true};
+    *tombstone = (struct tracked){
+        .kind = tracked->kind, .id = tracked->id, .dropped = true, .place = TRACKED_CHANGED};
     list_insert(&cell->changed, &tombstone->link);
 }
 
@@ -579,7 +663,24 @@ void cell_turn(struct cell *cell, int64_t now_ms, int64_t wall_ms)
 {
     cell->now_ms = now_ms;
     cell->wall_ms = wall_ms;
-    cell->turn++;
+}
+
+/* Looks at some partitions a turn, at all of them every RETENTION_LOOK_MS. */
+static void retain_some(struct cell *cell)
+{
+    if (cell->now_ms < cell->retention_due_ms)
+        return;
+    struct map_slot *slot = NULL;
+    for (int i = 0; i < RETENTION_PIECE; i++) {
+        slot = map_next(&cell->partitions, &cell->retention_at);
+        if (slot == NULL)
+            break;
+        partition_retain(slot->value);
+    }
+    if (slot == NULL) {
+        cell->retention_at = 0;
+        cell->retention_due_ms = cell->now_ms + RETENTION_LOOK_MS;
+    }
 }
 
 bool cell_work(struct cell *cell)
@@ -613,14 +714,11 @@ bool cell_work(struct cell *cell)
     else if (cell->wants_lazy_flush)
         store_flush(cell->store, true);
     cell->wants_flush = cell->wants_lazy_flush = false;
+    cell->turn++;
     store_tick(cell->store, cell->now_ms);
-    if (cell->now_ms >= cell->retention_due_ms) {
-        cell->retention_due_ms = cell->now_ms + RETENTION_LOOK_MS;
-        uint32_t at = 0;
-        for (struct map_slot *slot; (slot = map_next(&cell->partitions, &at)) != NULL;)
-            partition_retain(slot->value);
-    }
-    return !list_empty(&cell->busy) && cell->failure == ERR_NONE;
+    retain_some(cell);
+    /* The store may have ended loads in its tick. */
+    return (!list_empty(&cell->busy) || !list_empty(&cell->waking)) && cell->failure == ERR_NONE;
 }
 
 int64_t cell_deadline(const struct cell *cell)

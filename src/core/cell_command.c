@@ -35,7 +35,7 @@ static void delete_queue(struct cell *cell, struct queue *queue, const struct co
         cell_reply(cell, command, ERR_IN_USE, NULL);
         return;
     }
-    if ((command->remove.flags & DELETE_IF_EMPTY) != 0 && queue->ledger.count > 0) {
+    if ((command->remove.flags & DELETE_IF_EMPTY) != 0 && queue_ready(queue) > 0) {
         cell_reply(cell, command, ERR_NOT_EMPTY, NULL);
         return;
     }
@@ -49,7 +49,11 @@ static void delete_queue(struct cell *cell, struct queue *queue, const struct co
     }
     cell->next_tag = tag;
     *deletion = (struct deletion){.asker = command->asker, .value = queue_ready(queue)};
-    definitions_ask_delete(cell, def->namespace_id, def->name, def->id, command->asker.conn, tag);
+    if (!definitions_ask_delete(cell, def->namespace_id, def->name, def->id, command->asker.conn,
+                                tag)) {
+        free(map_take(&cell->deletions, tag));
+        cell_reply(cell, command, ERR_NO_MEMORY, NULL);
+    }
 }
 
 static void queue_command(struct cell *cell, const struct command *command)
@@ -136,12 +140,7 @@ static void conn_gone(struct cell *cell, const struct command *command)
     uint64_t conn = command->asker.conn;
     queue_conn_gone(cell, conn, whole ? -1 : command->asker.channel);
     if (whole) {
-        uint32_t at = 0;
-        for (struct map_slot *slot; (slot = map_next(&cell->partitions, &at)) != NULL;) {
-            struct partition *partition = slot->value;
-            if (!list_empty(&partition->readers))
-                partition_conn_gone(partition, conn);
-        }
+        partitions_conn_gone(cell, conn);
         if (cell->master != NULL) {
             definitions_conn_gone(cell, command);
             return;
@@ -206,6 +205,10 @@ void cell_event(struct cell *cell, const struct event *event)
     answer.asker = deletion->asker;
     answer.value = deletion->value;
     answer.parts = NULL;
+    if (deletion->cancel) {
+        answer.err = ERR_NONE;
+        answer.detail = (struct slice){0};
+    }
     cell_answer(cell, &answer, false);
     free(deletion);
 }
@@ -251,8 +254,6 @@ static enum err publish_some(struct cell *cell, const struct cell_publish *publi
                 record_add_partition(&durable, targets[i], partition->stream.next);
             continue;
         }
-        if (queue->dying)
-            continue;
         enum err err = queue_admits(queue);
         if (err != ERR_NONE) {
             refused = err;

@@ -25,11 +25,20 @@ struct timer {
     void (*fire)(struct cell *cell, struct timer *timer);
 };
 
+/* Where an object stands with the checkpoint, and on which list of the cell. */
+enum tracked_place {
+    TRACKED_IDLE,     /* on none: its stored form is up to date */
+    TRACKED_CHANGED,  /* changed: for the next checkpoint */
+    TRACKED_GATHERED, /* gathered: for the one under way, not handed out yet */
+    TRACKED_HANDED,   /* handed: handed out, changed again if that one fails */
+};
+
 /* An object that the checkpoint stores. */
 struct tracked {
-    struct list link; /* on cell->changed or cell->handed, or alone */
+    struct list link;
     uint8_t kind;
-    bool dropped; /* a tombstone on the heap: the object is deleted */
+    uint8_t place; /* enum tracked_place */
+    bool dropped;  /* a tombstone on the heap: the object is deleted */
     uint64_t id;
 };
 
@@ -43,6 +52,13 @@ struct attached {
 struct deletion {
     struct asker asker;
     uint64_t value;
+    bool cancel; /* what waits is a cancel: it succeeds in any case */
+};
+
+/* Memory that a load under way still refers to although its owner is gone. First member of what is
+ * freed with it. */
+struct orphan {
+    struct list link; /* on cell->orphans once it is one */
 };
 
 struct pending;
@@ -60,11 +76,14 @@ struct cell {
     struct map conns;              /* struct attached, by connection id */
     struct groups *groups;
     struct list busy;        /* queues that may have something to deliver or move */
+    struct list parked;      /* struct parked_get of all queues */
+    struct list readings;    /* struct reading of all partitions */
+    struct list orphans;     /* struct orphan */
     struct list waking;      /* partitions with readers to look at */
     struct list uncommitted; /* partitions with appends that are not safe yet */
     struct heap timers;
 
-    struct list changed, handed; /* struct tracked */
+    struct list changed, gathered, handed; /* struct tracked */
     bool gathering;
     uint8_t *object_bytes; /* scratch of the checkpoint */
     size_t object_capacity;
@@ -81,14 +100,20 @@ struct cell {
 
     /* Cell 0 */
     struct catalog *master;
-    struct list catalog_unsaved; /* changes not yet in the state store */
-    uint64_t catalog_seq, catalog_saved;
+    struct list catalog_unsaved; /* changes not yet handed to a checkpoint */
+    struct list catalog_handed;  /* handed to the one that is under way */
+    uint64_t catalog_seq;        /* of the next change */
+    uint64_t catalog_first;      /* of the first one that is stored */
+    uint64_t catalog_drop;       /* stored ones from catalog_first up to it are to be deleted */
+    uint64_t catalog_dropped;    /* ... of which the checkpoint under way has these */
+    uint64_t catalog_live;       /* how many changes the catalog came to when last written anew */
     uint64_t next_producer_id, producer_ids_end;
     struct tracked producer_ids;
 
     int64_t retention_due_ms;
-    struct map deletions; /* queue deletions under way, by tag */
-    struct map moves;     /* dead letters on their way to other cells, by sequence */
+    uint32_t retention_at; /* walk over partitions */
+    struct map deletions;  /* queue deletions under way, by tag */
+    struct map moves;      /* dead letters on their way to other cells, by sequence */
     uint64_t next_tag;
     struct route_targets route; /* scratch */
     struct cell_stats stats;
@@ -100,9 +125,16 @@ struct cell {
  * On success record->bytes is where the pieces stand in memory. */
 enum err cell_append(struct cell *cell, struct record *record, bool durable,
                      const struct slice *pieces, uint32_t piece_count);
-/* The same for SETTLE and RETURN: ranges instead of pieces. Always durable. */
+/* The same for SETTLE and RETURN: ranges instead of pieces. Always durable. In several short
+ * records, which a disk that is nearly full still takes; *done = how many ranges went into them
+ * (body_bytes goes into the first). */
 enum err cell_append_ranges(struct cell *cell, struct record *record,
-                            const struct offset_range *ranges, uint32_t count);
+                            const struct offset_range *ranges, uint32_t count, uint32_t *done);
+/* Something went wrong that the cell cannot go on from: it stops taking commands and says so, once.
+ * A full disk passes, and is none. Returns err. */
+enum err cell_fail(struct cell *cell, enum err err);
+/* A refusal that may end by itself (no room, no memory), and no failure of the cell. */
+bool cell_refusal(enum err err);
 
 /* ---- Effects ---- */
 
@@ -144,11 +176,12 @@ enum err definitions_restore(struct cell *cell, uint64_t id, struct slice value)
 /* The next stored change for the checkpoint, as in store_handler.next_changed. */
 bool definitions_next_changed(struct cell *cell, struct store_object *out);
 void definitions_changes_lost(struct cell *cell);
-/* A checkpoint begins, so the one before it is complete: forgets the changes that it stored. */
-void definitions_forget_saved(struct cell *cell);
+/* A checkpoint begins, so the one before it is complete. */
+void definitions_checkpoint_begins(struct cell *cell);
 void definitions_done(struct cell *cell);
 /* Asks cell 0 to delete a queue, as that very connection (0: nobody). */
-void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id,
-                            uint64_t owner, uint64_t tag);
+/* false when memory is exhausted. */
+bool definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id,
+                            uint64_t owner, uint64_t tag) __attribute__((warn_unused_result));
 
 #endif

@@ -23,7 +23,7 @@ static void settle_one(struct queue *queue, uint64_t offset, uint32_t body_bytes
 {
     struct offset_range range = {offset, offset};
     bool fleeting = ledger_is_fleeting(&queue->ledger, offset);
-    queue_settled(queue, queue_settle(queue, &range, 1, body_bytes, fleeting ? 0 : body_bytes));
+    queue_settle(queue, &range, 1, body_bytes, fleeting ? 0 : body_bytes);
 }
 
 void queue_bury(struct queue *queue, uint64_t offset, enum message_death death, uint32_t body_bytes)
@@ -125,7 +125,7 @@ static enum err finish(struct queue *queue, struct move *move, struct slice entr
         if (partition != NULL) {
             to_durable = true;
             record_add_partition(&record, move->targets[i], partition->stream.next);
-        } else if (target != NULL && !target->dying && queue_admits(target) == ERR_NONE) {
+        } else if (target != NULL && queue_admits(target) == ERR_NONE) {
             to_durable = to_durable || target->durable;
             record_add_queue(&record, move->targets[i], target->ledger.stream.next);
         }
@@ -283,6 +283,7 @@ void queue_work_moves(struct queue *queue)
         list_remove(&move->link);
         if (found == STREAM_END) {
             moving_ends(queue, move);
+            settle_one(queue, move->offset, move->body_bytes);
             move_free(move);
             continue;
         }
@@ -293,6 +294,31 @@ void queue_work_moves(struct queue *queue)
     }
     if (!list_empty(&queue->moves))
         queue_wake(queue);
+}
+
+void queue_moving_bytes(const struct queue *queue, uint64_t *bytes, uint64_t *durable_bytes)
+{
+    for (const struct list *node = queue->moves.next; node != &queue->moves; node = node->next) {
+        const struct move *move = list_entry(node, struct move, link);
+        *bytes += move->body_bytes;
+        *durable_bytes += ledger_is_fleeting(&queue->ledger, move->offset) ? 0 : move->body_bytes;
+    }
+    uint32_t at = 0;
+    for (struct map_slot *slot; (slot = map_next(&queue->cell->moves, &at)) != NULL;) {
+        const struct move *move = slot->value;
+        if (move->queue != queue)
+            continue;
+        *bytes += move->body_bytes;
+        *durable_bytes += ledger_is_fleeting(&queue->ledger, move->offset) ? 0 : move->body_bytes;
+    }
+}
+
+void queue_drop_moves(struct cell *cell)
+{
+    uint32_t at = 0;
+    for (struct map_slot *slot; (slot = map_next(&cell->moves, &at)) != NULL;)
+        move_free(slot->value);
+    map_done(&cell->moves);
 }
 
 void queue_moved(struct cell *cell, uint64_t seq, enum err err)

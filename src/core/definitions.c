@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { REWRITE_ABOVE = 1000 }; /* stored changes that are not worth writing the catalog anew */
+
 struct unsaved {
     struct list link;
     uint64_t seq;
@@ -49,8 +51,9 @@ enum err definitions_restore(struct cell *cell, uint64_t id, struct slice value)
 {
     if (cell->master == NULL)
         return ERR_CORRUPT;
+    if (cell->catalog_seq == 0)
+        cell->catalog_first = cell->catalog_drop = id;
     cell->catalog_seq = id + 1;
-    cell->catalog_saved = id + 1;
     size_t used = 0;
     return catalog_apply(cell->master, value, &used, NULL, NULL);
 }
@@ -117,10 +120,12 @@ void definitions_conn_gone(struct cell *cell, const struct command *command)
 {
     uint64_t ids[64];
     uint64_t conn = command->asker.conn;
+    uint32_t before = UINT32_MAX;
     while (cell->failure == ERR_NONE) {
         uint32_t count = catalog_owned(cell->master, conn, ids, 64);
-        if (count == 0)
+        if (count == 0 || count >= before) /* what cannot be deleted now stays */
             break;
+        before = count;
         for (uint32_t i = 0; i < count && i < 64; i++) {
             const struct queue_def *def = catalog_queue_by_id(cell->master, ids[i]);
             struct catalog_request request = {
@@ -135,7 +140,7 @@ void definitions_conn_gone(struct cell *cell, const struct command *command)
     }
 }
 
-void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id,
+bool definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, uint64_t id,
                             uint64_t owner, uint64_t tag)
 {
     struct parts *parts = parts_create(4096);
@@ -143,7 +148,7 @@ void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, u
     uint8_t *copy = request ? arena_alloc(&parts->arena, name.len + 1) : NULL;
     if (copy == NULL) {
         parts_destroy(parts);
-        return;
+        return false;
     }
     memcpy(copy, name.data, name.len);
     *request = (struct catalog_request){
@@ -160,50 +165,76 @@ void definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, u
         .parts = parts,
     };
     cell->config.out->command(cell->config.ctx, &command);
+    return true;
 }
 
-/* Checkpoint: the unsaved changes, one object each. */
+/* Checkpoint: changes that were overtaken are deleted, new ones stored, one object each. */
 bool definitions_next_changed(struct cell *cell, struct store_object *out)
 {
-    list_each(node, &cell->catalog_unsaved)
-    {
-        struct unsaved *unsaved = list_entry(node, struct unsaved, link);
-        if (unsaved->seq < cell->catalog_saved)
-            continue;
-        cell->catalog_saved = unsaved->seq + 1;
-        *out = (struct store_object){
-            .kind = OBJECT_CATALOG_CHANGE,
-            .id = unsaved->seq,
-            .value = slice_make(unsaved->bytes, unsaved->len),
-        };
+    if (cell->catalog_dropped < cell->catalog_drop) {
+        *out = (struct store_object){.kind = OBJECT_CATALOG_CHANGE, .id = cell->catalog_dropped++};
         return true;
     }
-    return false;
+    if (list_empty(&cell->catalog_unsaved))
+        return false;
+    struct unsaved *unsaved = list_entry(cell->catalog_unsaved.next, struct unsaved, link);
+    list_remove(&unsaved->link);
+    list_insert(&cell->catalog_handed, &unsaved->link);
+    *out = (struct store_object){
+        .kind = OBJECT_CATALOG_CHANGE,
+        .id = unsaved->seq,
+        .value = slice_make(unsaved->bytes, unsaved->len),
+    };
+    return true;
 }
 
 void definitions_changes_lost(struct cell *cell)
 {
-    if (!list_empty(&cell->catalog_unsaved))
-        cell->catalog_saved = list_entry(cell->catalog_unsaved.next, struct unsaved, link)->seq;
-}
-
-void definitions_forget_saved(struct cell *cell)
-{
-    list_each(node, &cell->catalog_unsaved)
-    {
-        struct unsaved *unsaved = list_entry(node, struct unsaved, link);
-        if (unsaved->seq >= cell->catalog_saved)
-            break;
-        list_remove(&unsaved->link);
-        free(unsaved);
+    cell->catalog_dropped = cell->catalog_first;
+    while (!list_empty(&cell->catalog_handed)) {
+        struct list *newest = cell->catalog_handed.prev;
+        list_remove(newest);
+        list_insert(cell->catalog_unsaved.next, newest);
     }
 }
 
-void definitions_done(struct cell *cell)
+static void forget(struct list *changes)
 {
-    list_each(node, &cell->catalog_unsaved)
+    list_each(node, changes)
     {
         list_remove(node);
         free(list_entry(node, struct unsaved, link));
     }
+}
+
+static enum err remember_one(void *ctx, struct slice change)
+{
+    struct cell *cell = ctx;
+    cell->catalog_live++;
+    return remember(cell, change) ? ERR_NONE : ERR_NO_MEMORY;
+}
+
+/* Replaces everything stored by what the catalog comes to now. */
+static void write_anew(struct cell *cell)
+{
+    forget(&cell->catalog_unsaved);
+    cell->catalog_drop = cell->catalog_seq;
+    cell->catalog_live = 0;
+    if (catalog_dump(cell->master, true, remember_one, cell) != ERR_NONE)
+        cell_fail(cell, ERR_NO_MEMORY);
+}
+
+void definitions_checkpoint_begins(struct cell *cell)
+{
+    forget(&cell->catalog_handed); /* the checkpoint before is complete */
+    cell->catalog_first = cell->catalog_dropped = cell->catalog_drop;
+    uint64_t stored = cell->catalog_seq - cell->catalog_first;
+    if (cell->master != NULL && stored > 2 * cell->catalog_live + REWRITE_ABOVE)
+        write_anew(cell);
+}
+
+void definitions_done(struct cell *cell)
+{
+    forget(&cell->catalog_unsaved);
+    forget(&cell->catalog_handed);
 }

@@ -44,7 +44,7 @@ void partition_read(struct partition *partition, const struct command *command);
 void partition_read_stop(struct partition *partition, const struct command *command);
 void partition_offsets(struct partition *partition, const struct command *command);
 void partition_delete_records(struct partition *partition, const struct command *command);
-void partition_conn_gone(struct partition *partition, uint64_t conn);
+void partitions_conn_gone(struct cell *cell, uint64_t conn);
 /* The journal is safe up to `end`. */
 void partition_committed(struct partition *partition, uint64_t end);
 /* Serves readers that can be served. */

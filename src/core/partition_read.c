@@ -10,7 +10,9 @@
 enum { READ_ENTRIES_MAX = 4096 };
 
 struct reading {
+    struct orphan orphan;        /* first member */
     struct list link;            /* on partition->readers */
+    struct list cell_link;       /* on cell->readings */
     struct partition *partition; /* NULL: it went away while a load was under way */
     struct asker asker;
     uint64_t offset; /* next to look at */
@@ -33,7 +35,26 @@ static void reading_free(struct reading *reading)
     for (uint32_t i = 0; i < reading->count; i++)
         buf_unref(reading->entries[i].buf);
     free(reading->entries);
+    list_remove(&reading->orphan.link);
     free(reading);
+}
+
+/* Its load may still be under way: then that frees the rest. */
+static void reading_leave(struct reading *reading)
+{
+    struct cell *cell = reading->partition->cell;
+    for (uint32_t i = 0; i < reading->count; i++)
+        buf_unref(reading->entries[i].buf);
+    free(reading->entries);
+    reading->entries = NULL;
+    reading->count = 0;
+    list_remove(&reading->link);
+    list_remove(&reading->cell_link);
+    reading->partition = NULL;
+    if (reading->loading)
+        list_insert(&cell->orphans, &reading->orphan.link);
+    else
+        reading_free(reading);
 }
 
 /* The receiver takes over the references of the entries. */
@@ -45,11 +66,13 @@ static void finish(struct reading *reading, enum err err)
     event.read.count = reading->count;
     event.read.first_offset = partition->stream.first;
     event.read.end_offset = partition->committed;
-    list_remove(&reading->link);
+    struct entry *entries = reading->entries;
     partition->cell->stats.delivered += reading->count;
+    reading->entries = NULL;
+    reading->count = 0;
+    reading_leave(reading);
     partition->cell->config.out->event(partition->cell->config.ctx, &event);
-    free(reading->entries);
-    free(reading);
+    free(entries);
 }
 
 static void loaded(struct stream_load *load, enum err err)
@@ -156,7 +179,9 @@ void partition_read(struct partition *partition, const struct command *command)
     reading->max_bytes = command->read.max_bytes;
     reading->min_bytes = command->read.min_bytes;
     reading->deadline_ms = command->read.deadline_ms;
+    list_init(&reading->orphan.link);
     list_insert(&partition->readers, &reading->link);
+    list_insert(&partition->cell->readings, &reading->cell_link);
     if (!serve(reading))
         set_timer(partition);
 }
@@ -174,23 +199,14 @@ void partition_read_stop(struct partition *partition, const struct command *comm
     }
 }
 
-static void abandon(struct reading *reading)
+void partitions_conn_gone(struct cell *cell, uint64_t conn)
 {
-    list_remove(&reading->link);
-    reading->partition = NULL;
-    if (!reading->loading)
-        reading_free(reading);
-}
-
-void partition_conn_gone(struct partition *partition, uint64_t conn)
-{
-    list_each(node, &partition->readers)
+    list_each(node, &cell->readings)
     {
-        struct reading *reading = list_entry(node, struct reading, link);
+        struct reading *reading = list_entry(node, struct reading, cell_link);
         if (reading->asker.conn == conn)
-            abandon(reading);
+            reading_leave(reading);
     }
-    set_timer(partition);
 }
 
 void partition_destroy(struct partition *partition, bool drop)
@@ -199,10 +215,10 @@ void partition_destroy(struct partition *partition, bool drop)
     list_each(node, &partition->readers)
     {
         struct reading *reading = list_entry(node, struct reading, link);
-        if (drop && !reading->loading)
+        if (drop)
             finish(reading, ERR_NOT_FOUND);
         else
-            abandon(reading);
+            reading_leave(reading);
     }
     cell_timer_off(cell, &partition->timer);
     list_remove(&partition->wake_link);

@@ -8,6 +8,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+enum { TIDY_ROUND = 512 }; /* messages that expire or are pushed out per turn */
+
 static void timer_fired(struct cell *cell, struct timer *timer)
 {
     (void)cell;
@@ -25,6 +27,8 @@ struct queue *queue_create(struct cell *cell, uint64_t id)
         return NULL;
     }
     queue->cell = cell;
+    queue->durable = true; /* until its definition says otherwise: what is stored must be kept */
+    list_init(&queue->orphan.link);
     ledger_init(&queue->ledger, cell->store, id);
     list_init(&queue->tracked.link);
     queue->tracked.kind = OBJECT_QUEUE;
@@ -43,6 +47,7 @@ struct queue *queue_create(struct cell *cell, uint64_t id)
 
 void queue_define(struct queue *queue, const struct queue_def *def)
 {
+    bool again = queue->defined;
     queue->defined = true;
     queue->durable = def->durable && !def->exclusive;
     queue->exclusive = def->exclusive;
@@ -52,11 +57,13 @@ void queue_define(struct queue *queue, const struct queue_def *def)
     queue->options = def->options;
     queue->options.dead_letter_exchange = (struct slice){0};
     queue->options.dead_letter_key = (struct slice){0};
-    queue->cursor = queue->ledger.stream.first;
-    queue->recovered = queue->ledger.stream.next;
-    queue->used_ms = queue->cell->now_ms;
-    if (queue->options.message_ttl_ms >= 0 || queue->ledger.count > 0)
-        queue->has_expiry = true; /* restored messages may have one of their own */
+    if (!again) {
+        queue->cursor = queue->ledger.stream.first;
+        queue->recovered = queue->aged = queue->ledger.stream.next;
+        queue->used_ms = queue->cell->now_ms;
+    }
+    if (queue->options.message_ttl_ms >= 0 || queue->ledger.expires)
+        queue->has_expiry = true;
     queue_set_timer(queue);
     if (queue->ledger.count > 0)
         queue_wake(queue);
@@ -109,11 +116,7 @@ void queue_destroy(struct queue *queue, bool drop, bool quiet)
         list_remove(node);
         free(list_entry(node, struct move, link));
     }
-    list_each(node, &queue->gets)
-    {
-        list_remove(node);
-        free(node); /* the link is the first member */
-    }
+    queue_end_gets(queue, ERR_NOT_FOUND, quiet);
     uint32_t at = 0;
     for (struct map_slot *slot; (slot = map_next(&cell->moves, &at)) != NULL;) {
         struct move *move = slot->value;
@@ -130,10 +133,9 @@ void queue_destroy(struct queue *queue, bool drop, bool quiet)
     ledger_done(&queue->ledger, drop);
     ranges_done(&queue->returned);
     map_done(&queue->leases);
-    if (queue->loading) {
-        /* The load still refers to it: its completion frees the rest. */
-        queue->dying = true;
+    if (queue->loading) { /* the load's end frees the rest */
         queue->cell = NULL;
+        list_insert(&cell->orphans, &queue->orphan.link);
         return;
     }
     free(queue);
@@ -214,15 +216,19 @@ void queue_take(struct queue *queue, uint64_t offset)
 static void loaded(struct stream_load *load, enum err err)
 {
     struct queue *queue = list_entry(load, struct queue, load);
-    if (queue->dying && queue->cell == NULL) {
+    if (queue->cell == NULL) {
+        list_remove(&queue->orphan.link);
         free(queue);
         return;
     }
     queue->loading = false;
-    if (err == ERR_NONE || err == ERR_NO_MEMORY)
+    if (err == ERR_NONE || err == ERR_NO_MEMORY) {
         queue_wake(queue);
+        return;
+    }
     /* Damaged or unreadable: the queue stands still rather than lose or invent anything; the store
      * has reported it. */
+    queue_end_gets(queue, err, false);
 }
 
 enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry *out)
@@ -241,6 +247,13 @@ enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry 
     return found;
 }
 
+void queue_skip(struct queue *queue, uint64_t offset)
+{
+    struct offset_range range = {offset, offset};
+    queue_take(queue, offset);
+    queue_settle(queue, &range, 1, 0, 0);
+}
+
 int64_t queue_expiry(const struct queue *queue, struct slice entry)
 {
     struct entry_head head = entry_head_get(entry);
@@ -256,13 +269,17 @@ static int64_t expire_head(struct queue *queue)
 {
     struct cell *cell = queue->cell;
     uint64_t offset;
-    for (int i = 0; i < 256 && queue->has_expiry && queue_next(queue, &offset); i++) {
+    for (int i = 0; i < TIDY_ROUND; i++) {
+        if (!queue_next(queue, &offset))
+            return INT64_MAX;
         struct entry entry;
         enum stream_found found = queue_peek(queue, offset, &entry);
         if (found == STREAM_MISS)
             return INT64_MAX; /* its completion wakes the queue */
-        if (found == STREAM_END)
-            return INT64_MAX;
+        if (found == STREAM_END) {
+            queue_skip(queue, offset);
+            continue;
+        }
         int64_t expiry = queue_expiry(queue, entry.data);
         if (expiry > cell->wall_ms)
             return expiry;
@@ -270,7 +287,7 @@ static int64_t expire_head(struct queue *queue)
         cell->stats.expired++;
         queue_bury(queue, offset, DEATH_EXPIRED, entry_body_bytes(entry.data));
     }
-    return queue->has_expiry && queue_ready(queue) > 0 ? cell->wall_ms : INT64_MAX;
+    return cell->wall_ms;
 }
 
 static int64_t unused_until(const struct queue *queue)
@@ -308,57 +325,73 @@ void queue_tidy(struct queue *queue)
 {
     struct cell *cell = queue->cell;
     uint64_t offset;
-    while (queue->options.overflow == OVERFLOW_DROP_HEAD && is_full(queue, 0) &&
-           queue_next(queue, &offset)) {
+    int left = TIDY_ROUND;
+    for (; left > 0 && queue->options.overflow == OVERFLOW_DROP_HEAD && is_full(queue, 0) &&
+           queue_next(queue, &offset);
+         left--) {
         struct entry entry;
         enum stream_found found = queue_peek(queue, offset, &entry);
         if (found == STREAM_MISS)
-            return;
+            break;
+        if (found == STREAM_END) {
+            queue_skip(queue, offset);
+            continue;
+        }
         queue_take(queue, offset);
-        queue_bury(queue, offset, DEATH_MAXLEN,
-                   found == STREAM_HIT ? entry_body_bytes(entry.data) : 0);
+        queue_bury(queue, offset, DEATH_MAXLEN, entry_body_bytes(entry.data));
     }
+    if (left == 0)
+        queue_wake(queue);
     int64_t next = queue->has_expiry ? expire_head(queue) : INT64_MAX;
     if (queue->has_expiry && queue->ledger.count == 0 && queue->options.message_ttl_ms < 0)
         queue->has_expiry = false;
     set_timer(queue, next);
     if (unused_until(queue) <= cell->now_ms && !queue->dying) {
-        queue->dying = true;
         const struct queue_def *def = catalog_queue_by_id(cell->catalog, queue->ledger.stream.id);
         if (def != NULL)
-            definitions_ask_delete(cell, def->namespace_id, def->name, def->id, def->owner, 0);
+            queue->dying =
+                definitions_ask_delete(cell, def->namespace_id, def->name, def->id, def->owner, 0);
     }
 }
 
-enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
-                      uint64_t bytes, uint64_t durable_bytes)
+/* What only memory knows of is settled outside of records. */
+static void settle_in_memory(struct queue *queue, const struct offset_range *ranges, uint32_t count,
+                             uint64_t bytes, uint64_t durable_bytes)
 {
-    if (count == 0)
-        return ERR_NONE;
-    bool durable = false;
-    for (uint32_t i = 0; i < count && queue->durable && !durable; i++) {
-        for (uint64_t at = ranges[i].first; at <= ranges[i].last && !durable; at++)
-            durable = !ledger_is_fleeting(&queue->ledger, at);
-    }
-    queue->cell->stats.settled += count;
-    if (durable) {
-        struct record record = {
-            .type = RECORD_SETTLE, .object = queue->ledger.stream.id, .body_bytes = durable_bytes};
-        /* What only memory knows is settled outside the record. */
-        queue->ledger.bytes -= bytes - durable_bytes;
-        return cell_append_ranges(queue->cell, &record, ranges, count);
-    }
     for (uint32_t i = 0; i < count; i++) {
         enum err err = ledger_settle(&queue->ledger, ranges[i].first, ranges[i].last,
                                      i == 0 ? bytes : 0, i == 0 ? durable_bytes : 0);
         if (err != ERR_NONE)
-            return err;
+            cell_fail(queue->cell, err);
     }
-    return ERR_NONE;
 }
 
-void queue_settled(struct queue *queue, enum err err)
+void queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
+                  uint64_t bytes, uint64_t durable_bytes)
 {
-    if (err != ERR_NONE && !cell_refusal(err))
-        cell_fail(queue->cell, err);
+    bool durable = false;
+    for (uint32_t i = 0; i < count; i++) {
+        queue->cell->stats.settled += ranges[i].last - ranges[i].first + 1;
+        durable =
+            durable || (queue->durable &&
+                        !ledger_all_fleeting(&queue->ledger, ranges[i].first, ranges[i].last));
+    }
+    if (!durable) {
+        settle_in_memory(queue, ranges, count, bytes, durable_bytes);
+        return;
+    }
+    struct record record = {
+        .type = RECORD_SETTLE, .object = queue->ledger.stream.id, .body_bytes = durable_bytes};
+    uint64_t fleeting_bytes = bytes - durable_bytes;
+    queue->ledger.bytes -=
+        fleeting_bytes < queue->ledger.bytes ? fleeting_bytes : queue->ledger.bytes;
+    uint32_t done;
+    enum err err = cell_append_ranges(queue->cell, &record, ranges, count, &done);
+    if (err == ERR_NONE || !cell_refusal(err))
+        return;
+    /* No room to say so (the disk is full): it is settled all the same, so that consumers go on.
+     * The next checkpoint says it; only a crash before that would deliver again. */
+    uint64_t left = done == 0 ? durable_bytes : 0;
+    settle_in_memory(queue, ranges + done, count - done, left, left);
+    cell_touch(queue->cell, &queue->tracked);
 }

@@ -49,6 +49,7 @@ struct move {
 };
 
 struct queue {
+    struct orphan orphan; /* first member */
     struct ledger ledger;
     struct cell *cell;
     struct tracked tracked;
@@ -67,7 +68,9 @@ struct queue {
     struct list subscriptions;    /* active, highest priority first, then by turn */
     struct list moves;
     struct list gets; /* struct parked_get: COMMAND_GETs that wait for a read */
-    uint32_t moving;  /* on moves, and those handed to other cells */
+    uint64_t aged;    /* below it: was there at the last turn's end, so it may expire */
+    uint32_t moving;        /* on moves, and those handed to other cells */
+    uint64_t unready_bytes; /* bodies of what is leased or moving, as far as known */
     int64_t used_ms;  /* last use, for x-expires */
     struct stream_load load;
 };
@@ -113,23 +116,30 @@ void queue_take(struct queue *queue, uint64_t offset);
 /* Looks the entry up: HIT, END (gone), or MISS: loading, queue_work is called again later. */
 enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry *out);
 /* Settles ranges (journaled when any of them is durable). */
-enum err queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
-                      uint64_t bytes, uint64_t durable_bytes);
-/* What a settle came to: a refusal (the disk is full) leaves the message to the next start, anything
- * else that fails ends the cell. */
-void queue_settled(struct queue *queue, enum err err);
+void queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
+                  uint64_t bytes, uint64_t durable_bytes);
+/* The message was to be looked at next, but it is not there any more. */
+void queue_skip(struct queue *queue, uint64_t offset);
 /* Frees the lease; its subscription may go with it. */
 void queue_unlease(struct queue *queue, struct lease *lease);
 void subscription_release(struct subscription *subscription);
 /* Dead-letters (or drops) a message that is neither ready nor leased any more. body_bytes: of its
- * body where that is known, else 0: then it counts as ready in the queue's bytes until it is gone. */
-void queue_bury(struct queue *queue, uint64_t offset, enum message_death death, uint32_t body_bytes);
+ * body where that is known, else 0: then it counts as ready in the queue's bytes until it is gone.
+ */
+void queue_bury(struct queue *queue, uint64_t offset, enum message_death death,
+                uint32_t body_bytes);
 /* Dead-letters a message that a full queue did not take in (OVERFLOW_REJECT_PUBLISH_DLX). */
 void queue_bury_refused(struct queue *queue, const struct slice pieces[3]);
 void queue_work_moves(struct queue *queue);
 /* When the message expires, INT64_MAX = never. */
 int64_t queue_expiry(const struct queue *queue, struct slice entry);
 void queue_set_timer(struct queue *queue);
+/* Parked GETs end with that error; quiet: nobody is told. */
+void queue_end_gets(struct queue *queue, enum err err, bool quiet);
+/* Adds up what is on its way out of the queue. */
+void queue_moving_bytes(const struct queue *queue, uint64_t *bytes, uint64_t *durable_bytes);
+/* Frees moves that other cells have not answered, when the cell goes. */
+void queue_drop_moves(struct cell *cell);
 /* The answer of another cell to a dead letter. */
 void queue_moved(struct cell *cell, uint64_t seq, enum err err);
 

@@ -43,11 +43,13 @@ static struct subscription *subscription_create(struct queue *queue, const struc
     return subscription;
 }
 
-/* Puts it behind all of its own priority and above. */
+/* Puts it behind all of its own priority and above, but never before a single active consumer. */
 static void subscription_enqueue(struct queue *queue, struct subscription *subscription)
 {
-    struct list *at = queue->subscriptions.prev;
-    while (at != &queue->subscriptions &&
+    struct list *at = queue->subscriptions.prev, *first = &queue->subscriptions;
+    if (queue->options.single_active_consumer && !list_empty(&queue->subscriptions))
+        first = queue->subscriptions.next;
+    while (at != first &&
            list_entry(at, struct subscription, queue_link)->priority < subscription->priority)
         at = at->prev;
     list_insert(at->next, &subscription->queue_link);
@@ -110,21 +112,23 @@ static bool deactivate(struct queue *queue, struct subscription *subscription,
     const struct queue_def *def = catalog_queue_by_id(cell->catalog, queue->ledger.stream.id);
     if (def == NULL)
         return false;
-    queue->dying = true;
     uint64_t tag = 0;
     if (command != NULL && command->asker.conn != 0) {
         struct deletion *deletion = malloc(sizeof *deletion);
         tag = cell->next_tag + 1;
         if (deletion != NULL && map_put(&cell->deletions, tag, deletion)) {
             cell->next_tag++;
-            *deletion = (struct deletion){.asker = command->asker};
+            *deletion = (struct deletion){.asker = command->asker, .cancel = true};
         } else {
             free(deletion);
             tag = 0;
         }
     }
-    definitions_ask_delete(cell, def->namespace_id, def->name, def->id, def->owner, tag);
-    return tag != 0;
+    queue->dying =
+        definitions_ask_delete(cell, def->namespace_id, def->name, def->id, def->owner, tag);
+    if (!queue->dying)
+        free(map_take(&cell->deletions, tag));
+    return queue->dying && tag != 0;
 }
 
 void queue_cancel(struct queue *queue, const struct command *command)
@@ -235,28 +239,29 @@ static void end_run(struct queue *queue, struct settled_run *run)
     if (!run->any)
         return;
     run->any = false;
-    queue_settled(queue, queue_settle(queue, &run->range, 1, run->bytes, run->durable_bytes));
+    queue_settle(queue, &run->range, 1, run->bytes, run->durable_bytes);
 }
 
 static void add_to_run(struct queue *queue, struct settled_run *run, uint64_t offset,
                        struct slice entry)
 {
+    uint32_t bytes = entry_body_bytes(entry); /* before the run's end may move it away */
     if (run->any && run->range.last + 1 != offset)
         end_run(queue, run);
     if (!run->any)
         *run = (struct settled_run){.range = {offset, offset}, .any = true};
     run->range.last = offset;
-    uint32_t bytes = entry_body_bytes(entry);
     run->bytes += bytes;
     if (!ledger_is_fleeting(&queue->ledger, offset))
         run->durable_bytes += bytes;
 }
 
-/* Is the entry past its time? Then it is buried. To the very millisecond it may still be delivered:
- * a time to live of 0 means now or never. */
+/* Is the entry past its time? Then it is buried. What came in this turn may still be delivered: a
+ * time to live of 0 means now or never. */
 static bool bury_if_expired(struct queue *queue, uint64_t offset, struct slice entry)
 {
-    if (!queue->has_expiry || queue_expiry(queue, entry) >= queue->cell->wall_ms)
+    if (!queue->has_expiry || offset >= queue->aged ||
+        queue_expiry(queue, entry) > queue->cell->wall_ms)
         return false;
     queue_take(queue, offset);
     queue->cell->stats.expired++;
@@ -278,7 +283,7 @@ static void deliver_round(struct queue *queue)
         if (found == STREAM_MISS)
             break;
         if (found == STREAM_END) {
-            queue_take(queue, offset);
+            queue_skip(queue, offset);
             continue;
         }
         if (bury_if_expired(queue, offset, entry.data))
@@ -303,9 +308,16 @@ static void deliver_round(struct queue *queue)
 }
 
 struct parked_get {
-    struct list link;
+    struct list link;      /* on queue->gets */
+    struct list cell_link; /* on cell->parked */
     struct command command;
 };
+
+static void unpark(struct parked_get *parked)
+{
+    list_remove(&parked->link);
+    list_remove(&parked->cell_link);
+}
 
 void queue_park_get(struct queue *queue, const struct command *command)
 {
@@ -316,6 +328,33 @@ void queue_park_get(struct queue *queue, const struct command *command)
     }
     parked->command = *command;
     list_insert(&queue->gets, &parked->link);
+    list_insert(&queue->cell->parked, &parked->cell_link);
+}
+
+void queue_end_gets(struct queue *queue, enum err err, bool quiet)
+{
+    list_each(node, &queue->gets)
+    {
+        struct parked_get *parked = list_entry(node, struct parked_get, link);
+        unpark(parked);
+        if (!quiet)
+            cell_reply(queue->cell, &parked->command, err, NULL);
+        free(parked);
+    }
+}
+
+/* Nobody waits for these any more. */
+static void drop_gets(struct cell *cell, uint64_t conn, int32_t channel)
+{
+    list_each(node, &cell->parked)
+    {
+        struct parked_get *parked = list_entry(node, struct parked_get, cell_link);
+        const struct asker *asker = &parked->command.asker;
+        if (asker->conn != conn || (channel >= 0 && asker->channel != (uint16_t)channel))
+            continue;
+        unpark(parked);
+        free(parked);
+    }
 }
 
 /* Once each: those that still miss their message park again, behind `last`. */
@@ -325,7 +364,7 @@ static void retry_gets(struct queue *queue)
     while (!list_empty(&queue->gets) && !queue->loading) {
         struct list *node = queue->gets.next;
         struct parked_get *parked = list_entry(node, struct parked_get, link);
-        list_remove(node);
+        unpark(parked);
         queue_get(queue, &parked->command);
         free(parked);
         if (node == last)
@@ -342,6 +381,7 @@ void queue_work(struct queue *queue)
     /* Consumers first: what can be handed over at once does not count against the limits. */
     if (queue->consumers > 0 && !queue->dying)
         deliver_round(queue);
+    queue->aged = queue->ledger.stream.next;
     queue_tidy(queue);
 }
 
@@ -362,7 +402,7 @@ void queue_get(struct queue *queue, const struct command *command)
             return;
         }
         if (found == STREAM_END)
-            queue_take(queue, offset);
+            queue_skip(queue, offset);
         else if (!bury_if_expired(queue, offset, entry.data))
             break;
     }
@@ -371,6 +411,8 @@ void queue_get(struct queue *queue, const struct command *command)
         if (holder == NULL)
             holder = subscription_create(queue, &command->asker, 0);
         if (holder == NULL || lease_create(queue, holder, offset, entry.data) == NULL) {
+            if (holder != NULL)
+                subscription_release(holder);
             cell_reply(cell, command, ERR_NO_MEMORY, NULL);
             return;
         }
@@ -388,6 +430,7 @@ void queue_get(struct queue *queue, const struct command *command)
 
 void queue_conn_gone(struct cell *cell, uint64_t conn, int32_t channel)
 {
+    drop_gets(cell, conn, channel);
     struct attached *attached = cell_attached(cell, conn, false);
     if (attached == NULL)
         return;

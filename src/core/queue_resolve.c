@@ -46,10 +46,15 @@ static void count_returns(struct queue *queue, const struct gathered *gathered)
                 return; /* out of memory: the count is lost, the message is not */
         }
     }
-    if (durable.count > 0) {
-        struct record record = {.type = RECORD_RETURN, .object = queue->ledger.stream.id};
-        enum err err = cell_append_ranges(queue->cell, &record, durable.ranges, durable.count);
-        (void)err; /* as above; a broken store has said so itself */
+    struct record record = {.type = RECORD_RETURN, .object = queue->ledger.stream.id};
+    uint32_t done = 0;
+    enum err err = cell_append_ranges(queue->cell, &record, durable.ranges, durable.count, &done);
+    for (uint32_t i = done; err != ERR_NONE && i < durable.count; i++) {
+        /* Counted in memory at least; a broken store has said so itself. */
+        for (uint64_t at = durable.ranges[i].first; at <= durable.ranges[i].last; at++) {
+            if (ledger_return(&queue->ledger, at) != ERR_NONE)
+                break;
+        }
     }
     free(durable.ranges);
 }
@@ -60,60 +65,74 @@ static bool beyond_limit(const struct queue *queue, uint64_t offset)
            ledger_returns(&queue->ledger, offset) > (uint64_t)queue->options.delivery_limit;
 }
 
-/* Ready again in their old places, or dead-lettered when they came back too often. */
-static void make_ready(struct queue *queue, const struct gathered *gathered)
+/* The lease ends; its message is ready again in its old place, or dead-lettered when it came back
+ * too often. Its subscription stays. */
+static void make_ready(struct queue *queue, struct lease *lease)
 {
-    for (uint32_t i = 0; i < gathered->count; i++) {
-        for (uint64_t at = gathered->ranges[i].first; at <= gathered->ranges[i].last; at++) {
-            queue->cell->stats.returned++;
-            if (beyond_limit(queue, at))
-                queue_bury(queue, at, DEATH_DELIVERY_LIMIT, 0);
-            else if (!ranges_add(&queue->returned, at, at))
-                cell_fail(queue->cell, ERR_NO_MEMORY);
-        }
-    }
-    queue_wake(queue);
+    uint64_t offset = lease->offset;
+    uint32_t body_bytes = lease->body_bytes;
+    queue_unlease(queue, lease);
+    queue->cell->stats.returned++;
+    if (beyond_limit(queue, offset))
+        queue_bury(queue, offset, DEATH_DELIVERY_LIMIT, body_bytes);
+    else if (!ranges_add(&queue->returned, offset, offset))
+        cell_fail(queue->cell, ERR_NO_MEMORY);
 }
 
-static void resolve_ranges(struct queue *queue, const struct command *command,
-                           struct gathered *gathered)
+/* The leases that the command is about, as far as they are the asker's. */
+static void find_leases(struct queue *queue, const struct command *command,
+                        struct gathered *gathered)
 {
+    const struct stream *stream = &queue->ledger.stream;
     size_t count = command->data.len / sizeof(struct offset_range);
     for (size_t i = 0; i < count; i++) {
         struct offset_range range;
         memcpy(&range, command->data.data + i * sizeof range, sizeof range);
-        for (uint64_t at = range.first; at <= range.last; at++) {
-            struct lease *lease = map_get(&queue->leases, at);
+        uint64_t at = range.first < stream->first ? stream->first : range.first;
+        for (; at <= range.last && at < stream->next && !gathered->no_memory; at++) {
+            const struct lease *lease = map_get(&queue->leases, at);
             if (lease == NULL || lease->subscription->conn != command->asker.conn ||
                 lease->subscription->channel != command->asker.channel)
                 continue;
-            if (command->type == COMMAND_REJECT)
-                queue_bury(queue, at, DEATH_REJECTED, lease->body_bytes);
-            else
-                gather(gathered, at);
+            gather(gathered, at);
             if (gathered->no_memory)
-                return;
+                break;
             gathered->bytes += lease->body_bytes;
             gathered->durable_bytes += lease->fleeting ? 0 : lease->body_bytes;
-            struct subscription *subscription = lease->subscription;
-            queue_unlease(queue, lease);
-            subscription_release(subscription);
         }
     }
+}
+
+static void resolve_one(struct queue *queue, struct lease *lease, enum command_type type)
+{
+    struct subscription *subscription = lease->subscription;
+    uint64_t offset = lease->offset;
+    uint32_t body_bytes = lease->body_bytes;
+    if (type == COMMAND_RETURN)
+        make_ready(queue, lease);
+    else
+        queue_unlease(queue, lease);
+    if (type == COMMAND_REJECT)
+        queue_bury(queue, offset, DEATH_REJECTED, body_bytes);
+    subscription_release(subscription);
 }
 
 void queue_resolve(struct queue *queue, const struct command *command)
 {
     struct gathered gathered = {0};
-    resolve_ranges(queue, command, &gathered);
-    if (command->type == COMMAND_SETTLE) {
-        queue_settled(queue, queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes,
-                                          gathered.durable_bytes));
-    } else if (command->type == COMMAND_RETURN) {
-        if (!command->settle.undelivered)
-            count_returns(queue, &gathered);
-        make_ready(queue, &gathered);
+    find_leases(queue, command, &gathered);
+    if (command->type == COMMAND_RETURN && !command->settle.undelivered)
+        count_returns(queue, &gathered);
+    for (uint32_t i = 0; i < gathered.count; i++) {
+        for (uint64_t at = gathered.ranges[i].first; at <= gathered.ranges[i].last; at++) {
+            struct lease *lease = map_get(&queue->leases, at);
+            if (lease != NULL) /* named twice */
+                resolve_one(queue, lease, command->type);
+        }
     }
+    if (command->type == COMMAND_SETTLE && gathered.count > 0)
+        queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes,
+                     gathered.durable_bytes);
     free(gathered.ranges);
     queue_wake(queue);
 }
@@ -122,14 +141,11 @@ void queue_give_back(struct queue *queue, struct subscription *subscription)
 {
     struct gathered gathered = {0};
     list_each(node, &subscription->leases)
-    {
-        struct lease *lease = list_entry(node, struct lease, link);
-        gather(&gathered, lease->offset);
-        queue_unlease(queue, lease);
-    }
+        gather(&gathered, list_entry(node, struct lease, link)->offset);
     count_returns(queue, &gathered);
-    make_ready(queue, &gathered);
     free(gathered.ranges);
+    list_each(node, &subscription->leases) make_ready(queue, list_entry(node, struct lease, link));
+    queue_wake(queue);
 }
 
 void queue_purge(struct queue *queue, const struct command *command)
@@ -145,7 +161,7 @@ void queue_purge(struct queue *queue, const struct command *command)
     struct offset_range rest = {queue->cursor, queue->ledger.stream.next - 1};
     bool has_rest = queue->ledger.stream.next > queue->cursor;
     queue->cursor = queue->ledger.stream.next;
-    /* Bodies are not read for their sizes: what stays leased is what stays in bytes. */
+    /* Bodies are not read for their sizes: what stays leased or moving is what stays in bytes. */
     uint64_t kept = 0, kept_durable = 0;
     uint32_t at = 0;
     for (struct map_slot *slot; (slot = map_next(&queue->leases, &at)) != NULL;) {
@@ -153,21 +169,21 @@ void queue_purge(struct queue *queue, const struct command *command)
         kept += lease->body_bytes;
         kept_durable += lease->fleeting ? 0 : lease->body_bytes;
     }
+    queue_moving_bytes(queue, &kept, &kept_durable);
     if (has_rest) {
         gather(&gathered, rest.first);
         if (!gathered.no_memory)
             gathered.ranges[gathered.count - 1].last = rest.last;
     }
     const struct ledger *ledger = &queue->ledger;
-    enum err err = queue_settle(
-        queue, gathered.ranges, gathered.count, ledger->bytes > kept ? ledger->bytes - kept : 0,
-        ledger->durable_bytes > kept_durable ? ledger->durable_bytes - kept_durable : 0);
+    if (gathered.no_memory)
+        cell_fail(queue->cell, ERR_NO_MEMORY);
+    else if (gathered.count > 0)
+        queue_settle(
+            queue, gathered.ranges, gathered.count, ledger->bytes > kept ? ledger->bytes - kept : 0,
+            ledger->durable_bytes > kept_durable ? ledger->durable_bytes - kept_durable : 0);
     free(gathered.ranges);
     queue->used_ms = queue->cell->now_ms;
-    if (err != ERR_NONE) {
-        cell_reply(queue->cell, command, err, NULL);
-        return;
-    }
     struct event event = {.type = EVENT_ANSWER, .asker = command->asker};
     event.value = purged;
     cell_answer(queue->cell, &event, queue->durable);

@@ -141,11 +141,15 @@ static void objects_piece(struct store *store)
     struct checkpoint *checkpoint = &store->checkpoint;
     struct commit *commit = &checkpoint->commit;
     struct store_object object;
+    checkpoint->handed_out = true;
     for (int i = 0; i < OBJECTS_PIECE && commit->batch.used < OBJECTS_BYTES; i++) {
         checkpoint->more = store->handler->next_changed(store->ctx, &object);
         if (!checkpoint->more)
             break;
-        checkpoint->handed_out = true;
+        if (object.kind == 0) {
+            checkpoint_failed(store, ERR_NO_MEMORY);
+            return;
+        }
         index_object_put(&commit->batch, object.kind, object.id, object.value);
     }
     if (checkpoint->more && commit->batch.used < OBJECTS_BYTES)

@@ -59,7 +59,8 @@ struct store_handler {
     enum err (*restore)(void *ctx, uint8_t kind, uint64_t id, struct slice value);
     enum err (*replay)(void *ctx, uint64_t pos, struct slice record);
     /* Checkpoint: hands out the next object changed since it was last handed out, serialized now;
-     * false when there is none. The slice is valid until the next call. Its state may reflect
+     * false when there is none. kind 0: it could not be serialized for want of memory, so this
+     * checkpoint must fail. The slice is valid until the next call. Its state may reflect
      * records up to the journal's end: the store commits it only when those are durable. */
     bool (*next_changed)(void *ctx, struct store_object *out);
     /* The checkpoint failed: everything handed out since it began counts as changed again. */

@@ -1,0 +1,805 @@
+/* For tests: cells on a simulated disk, driven as a shard drives them. The rig holds the catalog's
+ * copy, carries what cells send each other, and keeps every event for a connection until the test
+ * asks for it. Time passes in rig_run only. */
+#ifndef WEIR_CORE_CELL_RIG_H
+#define WEIR_CORE_CELL_RIG_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "codec/entry.h"
+#include "codec/kafka_batch.h"
+#include "core/cell_state.h"
+#include "core/partition.h"
+#include "core/queue.h"
+#include "io/sim.h"
+#include "store/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RIG_CELLS = 4, RIG_TEXT = 64, RIG_ENTRIES = 64 };
+
+/* An event as a connection saw it. */
+struct rig_event {
+    struct list link;
+    struct event event;  /* its slices and pointers do not hold */
+    char text[RIG_TEXT]; /* DELIVER: the body; ANSWER: the words */
+    struct rig_entry {
+        uint64_t base;
+        uint32_t count;
+        size_t len;
+    } entries[RIG_ENTRIES];
+    bool seen;
+};
+
+enum rig_mail_type { RIG_COMMAND, RIG_PUBLISH, RIG_EVENT, RIG_CHANGE };
+
+struct rig_mail {
+    struct list link;
+    enum rig_mail_type type;
+    uint32_t cell;
+    union {
+        struct command command;
+        struct event event;
+        struct {
+            struct cell_publish publish;
+            uint64_t targets[256];
+        };
+    };
+    bool has_answer;
+    size_t len;
+    uint8_t bytes[];
+};
+
+struct rig {
+    struct sim *sim;
+    struct state_memory *states;
+    uint32_t cells;
+    struct cell *cell[RIG_CELLS];
+    struct catalog *catalog;
+    struct list events, mail;
+    uint64_t segment_bytes, memory_limit;
+    bool os; /* durability */
+    enum err failed;
+    uint32_t stopped;
+    bool running;
+    uint64_t tag, seq;
+    void (*hook)(struct rig *rig, const struct event *event); /* sees events first */
+    void *hook_ctx;
+    uint64_t account;
+};
+
+/* ---- What the cells send ---- */
+
+static inline struct rig_mail *rig_post(struct rig *rig, enum rig_mail_type type, uint32_t cell,
+                                        size_t len)
+{
+    struct rig_mail *mail = calloc(1, sizeof *mail + len);
+    assert_non_null(mail);
+    mail->type = type;
+    mail->cell = cell;
+    mail->len = len;
+    list_insert(&rig->mail, &mail->link);
+    sim_wake(rig->sim, 0);
+    return mail;
+}
+
+static inline void rig_keep(struct rig *rig, const struct event *event)
+{
+    if (rig->hook != NULL)
+        rig->hook(rig, event);
+    struct rig_event *kept = calloc(1, sizeof *kept);
+    kept->event = *event;
+    kept->event.parts = NULL;
+    if (event->type == EVENT_DELIVER) {
+        uint32_t body = entry_body_bytes(event->deliver.entry);
+        const uint8_t *at = event->deliver.entry.data + event->deliver.entry.len - body;
+        memcpy(kept->text, at, body < RIG_TEXT - 1 ? body : RIG_TEXT - 1);
+    } else if (event->detail.len > 0) {
+        memcpy(kept->text, event->detail.data,
+               event->detail.len < RIG_TEXT - 1 ? event->detail.len : RIG_TEXT - 1);
+    }
+    for (uint32_t i = 0; event->type == EVENT_READ && i < event->read.count; i++) {
+        const struct entry *entry = &event->read.entries[i];
+        if (i < RIG_ENTRIES)
+            kept->entries[i] = (struct rig_entry){entry->base, entry->count, entry->data.len};
+        buf_unref(entry->buf);
+    }
+    list_insert(&rig->events, &kept->link);
+    parts_destroy(event->parts);
+}
+
+static inline void rig_out_event(void *ctx, const struct event *event)
+{
+    struct rig *rig = ctx;
+    if ((event->asker.conn & CELL_ASKER) == 0) {
+        rig_keep(rig, event);
+        return;
+    }
+    struct rig_mail *mail = rig_post(rig, RIG_EVENT, (uint32_t)(event->asker.conn & 0xff), 0);
+    mail->event = *event;
+    mail->event.detail = (struct slice){0};
+}
+
+static inline void rig_out_command(void *ctx, const struct command *command)
+{
+    struct rig *rig = ctx;
+    uint32_t cell = command->type == COMMAND_CATALOG || command->type == COMMAND_PRODUCER_ID
+                        ? 0
+                        : cell_of(command->object, rig->cells);
+    rig_post(rig, RIG_COMMAND, cell, 0)->command = *command;
+}
+
+static inline void rig_out_publish(void *ctx, uint32_t cell, const struct cell_publish *publish)
+{
+    size_t len = publish->pieces[0].len + publish->pieces[1].len + publish->pieces[2].len;
+    struct rig_mail *mail = rig_post(ctx, RIG_PUBLISH, cell, len);
+    mail->publish = *publish;
+    assert_true(publish->target_count <= 256);
+    memcpy(mail->targets, publish->targets, publish->target_count * sizeof *publish->targets);
+    mail->publish.targets = mail->targets;
+    uint8_t *at = mail->bytes;
+    for (int i = 0; i < 3; i++) {
+        if (publish->pieces[i].len > 0)
+            memcpy(at, publish->pieces[i].data, publish->pieces[i].len);
+        at += publish->pieces[i].len;
+        mail->publish.pieces[i] = (struct slice){0};
+    }
+    mail->publish.pieces[0] = slice_make(mail->bytes, len);
+}
+
+static inline void rig_out_change(void *ctx, struct slice changes, const struct event *answer)
+{
+    struct rig *rig = ctx;
+    struct rig_mail *mail = rig_post(rig, RIG_CHANGE, 0, changes.len);
+    if (changes.len > 0)
+        memcpy(mail->bytes, changes.data, changes.len);
+    mail->event = *answer;
+    mail->event.detail = (struct slice){0};
+    mail->has_answer = answer->asker.conn != 0;
+}
+
+static inline void rig_out_failed(void *ctx, enum err err)
+{
+    ((struct rig *)ctx)->failed = err;
+}
+
+static const struct cell_out rig_out = {
+    .event = rig_out_event,
+    .command = rig_out_command,
+    .publish = rig_out_publish,
+    .change = rig_out_change,
+    .failed = rig_out_failed,
+};
+
+/* ---- The catalog's copy ---- */
+
+static inline struct cell *rig_cell(struct rig *rig, uint64_t object)
+{
+    return rig->cell[cell_of(object, rig->cells)];
+}
+
+static inline void rig_queue_added(void *ctx, const struct queue_def *queue)
+{
+    cell_queue_added(rig_cell(ctx, queue->id), queue);
+}
+
+static inline void rig_queue_removed(void *ctx, const struct queue_def *queue)
+{
+    cell_queue_removed(rig_cell(ctx, queue->id), queue);
+}
+
+static inline void rig_topic_added(void *ctx, const struct topic *topic, uint32_t first_new)
+{
+    (void)first_new;
+    for (uint32_t i = 0; i < topic->partition_count; i++)
+        cell_partition_added(rig_cell(ctx, topic->partitions[i]), topic, i);
+}
+
+static inline void rig_topic_removed(void *ctx, const struct topic *topic)
+{
+    for (uint32_t i = 0; i < topic->partition_count; i++)
+        cell_partition_removed(rig_cell(ctx, topic->partitions[i]), topic->partitions[i]);
+}
+
+static inline enum err rig_apply(void *ctx, struct slice changes)
+{
+    static const struct catalog_listener listener = {
+        .queue_added = rig_queue_added,
+        .queue_removed = rig_queue_removed,
+        .topic_added = rig_topic_added,
+        .topic_removed = rig_topic_removed,
+    };
+    struct rig *rig = ctx;
+    while (changes.len > 0) {
+        size_t used = 0;
+        assert_int_equal(catalog_apply(rig->catalog, changes, &used, &listener, rig), ERR_NONE);
+        changes = slice_make(changes.data + used, changes.len - used);
+    }
+    return ERR_NONE;
+}
+
+/* ---- Turns ---- */
+
+static inline void rig_times(struct rig *rig)
+{
+    for (uint32_t i = 0; i < rig->cells; i++)
+        cell_turn(rig->cell[i], sim_now_ms(rig->sim), sim_wall_ms(rig->sim));
+}
+
+static inline void rig_deliver(struct rig *rig, struct rig_mail *mail)
+{
+    switch (mail->type) {
+    case RIG_COMMAND:
+        cell_command(rig->cell[mail->cell], &mail->command);
+        break;
+    case RIG_PUBLISH:
+        cell_publish(rig->cell[mail->cell], &mail->publish);
+        break;
+    case RIG_EVENT:
+        cell_event(rig->cell[mail->cell], &mail->event);
+        parts_destroy(mail->event.parts);
+        break;
+    case RIG_CHANGE:
+        rig_apply(rig, slice_make(mail->bytes, mail->len));
+        if (mail->has_answer)
+            rig_out_event(rig, &mail->event);
+        break;
+    }
+    free(mail);
+}
+
+static inline int64_t rig_turn(void *ctx)
+{
+    struct rig *rig = ctx;
+    int64_t due = INT64_MAX, now = sim_now_ms(rig->sim);
+    rig_times(rig);
+    while (!list_empty(&rig->mail)) {
+        struct rig_mail *mail = list_entry(rig->mail.next, struct rig_mail, link);
+        list_remove(&mail->link);
+        rig_deliver(rig, mail);
+    }
+    for (uint32_t i = 0; i < rig->cells; i++) {
+        if (cell_work(rig->cell[i]))
+            due = now;
+        int64_t deadline = cell_deadline(rig->cell[i]);
+        due = deadline < due ? deadline : due;
+    }
+    return !list_empty(&rig->mail) ? now : due;
+}
+
+/* Lets that much time pass. */
+static inline void rig_run(struct rig *rig, int64_t ms)
+{
+    if (!rig->running)
+        sim_shard_start(rig->sim, 0, rig_turn, rig);
+    rig->running = true;
+    sim_wake(rig->sim, 0);
+    sim_run_until(rig->sim, sim_now_us(rig->sim) + ms * 1000);
+    rig_times(rig);
+}
+
+/* ---- Life ---- */
+
+static inline void rig_init(struct rig *rig, uint64_t seed, uint32_t cells)
+{
+    struct sim_config config = {0};
+    *rig = (struct rig){.cells = cells, .segment_bytes = 1 << 20, .memory_limit = 64 << 20};
+    list_init(&rig->events);
+    list_init(&rig->mail);
+    rig->sim = sim_create(seed, &config);
+    rig->states = state_memory_create();
+    assert_true(cells <= RIG_CELLS);
+}
+
+static inline enum err rig_open_cells(struct rig *rig)
+{
+    rig->failed = ERR_NONE;
+    rig->catalog = catalog_create();
+    for (uint32_t i = 0; i < rig->cells; i++) {
+        char path[16];
+        snprintf(path, sizeof path, "cell-%u", i);
+        struct cell_config config = {.number = i,
+                                     .cells = rig->cells,
+                                     .out = &rig_out,
+                                     .ctx = rig,
+                                     .catalog = rig->catalog,
+                                     .store = {.path = path,
+                                               .disk = sim_disk(rig->sim, 0),
+                                               .state = state_memory_backend(rig->states),
+                                               .cell = i,
+                                               .sync = !rig->os,
+                                               .segment_bytes = rig->segment_bytes,
+                                               .memory_limit = rig->memory_limit,
+                                               .checkpoint_ms = 600 * 1000,
+                                               .memory_bytes = &rig->account}};
+        enum err err = cell_open(&config, sim_wall_ms(rig->sim), &rig->cell[i]);
+        if (err != ERR_NONE)
+            return err;
+    }
+    return ERR_NONE;
+}
+
+static inline void rig_open(struct rig *rig)
+{
+    assert_int_equal(rig_open_cells(rig), ERR_NONE);
+    rig_times(rig);
+    assert_int_equal(cell_dump_catalog(rig->cell[0], rig_apply, rig), ERR_NONE);
+    for (uint32_t i = 0; i < rig->cells; i++)
+        cell_ready(rig->cell[i]);
+    rig->running = false;
+    rig_run(rig, 1);
+}
+
+static inline void rig_forget(struct rig *rig)
+{
+    list_each(node, &rig->events)
+    {
+        list_remove(node);
+        free(list_entry(node, struct rig_event, link));
+    }
+}
+
+static inline void rig_destroy_cells(struct rig *rig)
+{
+    for (uint32_t i = 0; i < rig->cells; i++) {
+        if (rig->cell[i] != NULL)
+            cell_destroy(rig->cell[i]);
+        rig->cell[i] = NULL;
+    }
+    list_each(node, &rig->mail)
+    {
+        struct rig_mail *mail = list_entry(node, struct rig_mail, link);
+        list_remove(node);
+        if (mail->type == RIG_COMMAND)
+            parts_destroy(mail->command.parts);
+        free(mail);
+    }
+    catalog_destroy(rig->catalog);
+    rig->catalog = NULL;
+    rig_forget(rig);
+    assert_int_equal(rig->account, 0);
+}
+
+static inline void rig_crash(struct rig *rig, enum sim_crash kind)
+{
+    sim_crash(rig->sim, 0, kind);
+    rig_destroy_cells(rig);
+    sim_restart(rig->sim, 0);
+}
+
+/* A crash and the start after it. */
+static inline void rig_restart(struct rig *rig, enum sim_crash kind)
+{
+    rig_crash(rig, kind);
+    rig_open(rig);
+}
+
+static inline void rig_stopped(void *ctx, enum err err)
+{
+    struct rig *rig = ctx;
+    assert_int_equal(err, ERR_NONE);
+    rig->stopped++;
+}
+
+/* An orderly stop and a start. */
+static inline void rig_stop(struct rig *rig)
+{
+    rig->stopped = 0;
+    for (uint32_t i = 0; i < rig->cells; i++)
+        cell_stop(rig->cell[i], rig_stopped, rig);
+    rig_run(rig, 1000);
+    assert_int_equal(rig->stopped, rig->cells);
+    rig_crash(rig, SIM_POWER_CUT); /* nothing may be lost by it any more */
+}
+
+static inline void rig_done(struct rig *rig)
+{
+    rig_crash(rig, SIM_KILL);
+    sim_destroy(rig->sim);
+    state_memory_destroy(rig->states);
+}
+
+/* ---- Events ---- */
+
+/* The next event of that type for the connection that was not looked at yet, NULL: none. */
+static inline struct rig_event *rig_next(struct rig *rig, enum event_type type, uint64_t conn)
+{
+    list_each(node, &rig->events)
+    {
+        struct rig_event *event = list_entry(node, struct rig_event, link);
+        if (event->seen || event->event.type != type || event->event.asker.conn != conn)
+            continue;
+        event->seen = true;
+        return event;
+    }
+    return NULL;
+}
+
+/* The connection got that message next. Returns its delivery. */
+static inline const struct delivery *rig_got(struct rig *rig, uint64_t conn, const char *text)
+{
+    struct rig_event *event = rig_next(rig, EVENT_DELIVER, conn);
+    if (event == NULL)
+        print_message("nothing was delivered in place of %s\n", text);
+    assert_non_null(event);
+    assert_string_equal(event->text, text);
+    return &event->event.deliver;
+}
+
+static inline void rig_got_nothing(struct rig *rig, uint64_t conn)
+{
+    struct rig_event *event = rig_next(rig, EVENT_DELIVER, conn);
+    if (event != NULL)
+        print_message("delivered: %s\n", event->text);
+    assert_null(event);
+}
+
+/* Sends a command and takes its answer, which must come within a second. */
+static inline struct event rig_ask(struct rig *rig, struct command command)
+{
+    if (command.asker.conn == 0)
+        command.asker.conn = 1;
+    command.asker.tag = ++rig->tag;
+    rig_times(rig);
+    uint32_t cell = command.type == COMMAND_CATALOG || command.type == COMMAND_PRODUCER_ID
+                        ? 0
+                        : cell_of(command.object, rig->cells);
+    cell_command(rig->cell[cell], &command);
+    for (int i = 0; i < 100; i++) {
+        list_each(node, &rig->events)
+        {
+            struct rig_event *event = list_entry(node, struct rig_event, link);
+            if (!event->seen && event->event.type == EVENT_ANSWER &&
+                event->event.asker.tag == command.asker.tag) {
+                event->seen = true;
+                return event->event;
+            }
+        }
+        rig_run(rig, 10);
+    }
+    fail_msg("no answer");
+    return (struct event){.type = EVENT_ANSWER};
+}
+
+/* Sends a command that has no answer, or whose answer is of no interest. */
+static inline void rig_tell(struct rig *rig, struct command command)
+{
+    rig_times(rig);
+    cell_command(rig_cell(rig, command.object), &command);
+}
+
+/* ---- Definitions ---- */
+
+static inline struct event rig_request_event(struct rig *rig, struct catalog_request request)
+{
+    struct parts *parts = parts_create(4096);
+    struct catalog_request *root = arena_alloc(&parts->arena, sizeof *root);
+    *root = request;
+    parts->root = root;
+    return rig_ask(rig, (struct command){
+                            .type = COMMAND_CATALOG, .asker.conn = request.owner, .parts = parts});
+}
+
+/* It holds; returns the id that it is about. */
+static inline uint64_t rig_request(struct rig *rig, struct catalog_request request)
+{
+    struct event event = rig_request_event(rig, request);
+    assert_int_equal(event.err, ERR_NONE);
+    return event.value;
+}
+
+#define rig_args(...)                                                                              \
+    (struct args)                                                                                  \
+    {                                                                                              \
+        (const struct arg[]){__VA_ARGS__},                                                         \
+            sizeof((const struct arg[]){__VA_ARGS__}) / sizeof(struct arg)                         \
+    }
+
+static inline struct arg rig_int(const char *name, int64_t number)
+{
+    return (struct arg){
+        .name = slice_of(name), .kind = ARG_INT, .wire_type = 'I', .number = number};
+}
+
+static inline struct arg rig_text(const char *name, const char *text)
+{
+    return (struct arg){
+        .name = slice_of(name), .kind = ARG_TEXT, .wire_type = 'S', .text = slice_of(text)};
+}
+
+static inline struct arg rig_flag(const char *name, bool value)
+{
+    return (struct arg){
+        .name = slice_of(name), .kind = ARG_BOOL, .wire_type = 't', .number = value};
+}
+
+static inline uint64_t rig_queue(struct rig *rig, const char *name, struct args args)
+{
+    return rig_request(rig, (struct catalog_request){.op = CATALOG_DECLARE_QUEUE,
+                                                     .name = slice_of(name),
+                                                     .durable = true,
+                                                     .args = args});
+}
+
+static inline uint64_t rig_plain_queue(struct rig *rig, const char *name)
+{
+    return rig_queue(rig, name, (struct args){0});
+}
+
+/* The id of the topic's first partition. */
+static inline uint64_t rig_topic(struct rig *rig, const char *name, struct args args)
+{
+    struct catalog_request request = {.op = CATALOG_CREATE_TOPIC,
+                                      .name = slice_of(name),
+                                      .partitions = 1,
+                                      .durable = true,
+                                      .args = args};
+    memcpy(request.uuid, name, strlen(name) < 16 ? strlen(name) : 16);
+    rig_request(rig, request);
+    return catalog_topic(rig->catalog, 0, slice_of(name))->partitions[0];
+}
+
+static inline void rig_bind(struct rig *rig, const char *source, enum target_kind kind,
+                            const char *target, const char *key)
+{
+    rig_request(rig, (struct catalog_request){.op = CATALOG_BIND,
+                                              .name = slice_of(source),
+                                              .target_kind = kind,
+                                              .target = slice_of(target),
+                                              .key = slice_of(key)});
+}
+
+/* ---- Messages ---- */
+
+struct rig_message {
+    const char *text;
+    bool transient;
+    int64_t expiry_ms; /* from now; 0: none */
+    uint64_t conn;     /* wants a confirm; 0: none */
+    size_t padding;    /* bytes in front of the text: of its properties */
+};
+
+/* Publishes to some objects of one cell; returns the sequence number of the confirm. */
+static inline uint64_t rig_publish_to(struct rig *rig, const uint64_t *targets, uint32_t count,
+                                      struct rig_message message)
+{
+    rig_times(rig);
+    size_t text = strlen(message.text);
+    size_t len = ENTRY_HEAD_BYTES + 2 + strlen("key") + 4 + 2 + message.padding + text;
+    uint8_t *bytes = calloc(1, len);
+    int64_t expiry_ms = message.expiry_ms == 0 ? 0 : sim_wall_ms(rig->sim) + message.expiry_ms;
+    entry_head_put(bytes, &(struct entry_head){.timestamp_ms = sim_wall_ms(rig->sim),
+                                               .expiry_ms = expiry_ms,
+                                               .form = ENTRY_AMQP,
+                                               .flags = message.transient ? 0 : ENTRY_PERSISTENT});
+    uint8_t *at = bytes + ENTRY_HEAD_BYTES;
+    *at++ = 0; /* exchange "" */
+    *at++ = 3;
+    memcpy(at, "key", 3);
+    at += 3;
+    be32_put(at, (uint32_t)(2 + message.padding)); /* no properties; padding is never read */
+    at += 4 + 2 + message.padding;
+    memcpy(at, message.text, text);
+    struct cell_publish publish = {
+        .persistent = !message.transient,
+        .expiry_ms = expiry_ms,
+        .targets = targets,
+        .target_count = count,
+        .pieces = {slice_make(bytes, 10), slice_make(bytes + 10, len - 10)}};
+    if (message.conn != 0) {
+        publish.asker = (struct asker){.conn = message.conn, .channel = 1};
+        publish.seq = ++rig->seq;
+    }
+    cell_publish(rig_cell(rig, targets[0]), &publish);
+    free(bytes);
+    sim_wake(rig->sim, 0);
+    return publish.seq;
+}
+
+static inline void rig_publish(struct rig *rig, uint64_t queue, const char *text)
+{
+    rig_publish_to(rig, &queue, 1, (struct rig_message){.text = text});
+}
+
+/* Publishes texts "0", "1", ... of that run. */
+static inline void rig_publish_run(struct rig *rig, uint64_t queue, int first, int last)
+{
+    for (int i = first; i <= last; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", i);
+        rig_publish(rig, queue, text);
+    }
+}
+
+/* How the publish with that number was answered; ERR_AGAIN: not yet. */
+static inline enum err rig_confirmed(struct rig *rig, uint64_t conn, uint64_t seq)
+{
+    list_each(node, &rig->events)
+    {
+        const struct event *event = &list_entry(node, struct rig_event, link)->event;
+        if (event->type == EVENT_PUBLISHED && event->asker.conn == conn &&
+            event->first_seq <= seq && seq <= event->last_seq)
+            return event->err;
+    }
+    return ERR_AGAIN;
+}
+
+/* Channel 1 of the connection subscribes as that consumer. */
+static inline void rig_subscribe(struct rig *rig, uint64_t queue, uint64_t conn, uint64_t consumer,
+                                 uint32_t prefetch, uint8_t flags)
+{
+    struct event event = rig_ask(
+        rig, (struct command){
+                 .type = COMMAND_SUBSCRIBE,
+                 .asker = {.conn = conn, .channel = 1},
+                 .object = queue,
+                 .subscribe = {.consumer = consumer, .prefetch = prefetch, .flags = flags}});
+    assert_int_equal(event.err, ERR_NONE);
+    rig_run(rig, 1);
+}
+
+/* SETTLE, RETURN or REJECT of a run of leases of channel 1. */
+static inline void rig_resolve(struct rig *rig, enum command_type type, uint64_t queue,
+                               uint64_t conn, uint64_t first, uint64_t last)
+{
+    struct offset_range range = {first, last};
+    rig_tell(rig, (struct command){.type = type,
+                                   .asker = {.conn = conn, .channel = 1},
+                                   .object = queue,
+                                   .data = slice_make(&range, sizeof range)});
+    rig_run(rig, 1);
+}
+
+static inline void rig_settle(struct rig *rig, uint64_t queue, uint64_t conn, uint64_t first,
+                              uint64_t last)
+{
+    rig_resolve(rig, COMMAND_SETTLE, queue, conn, first, last);
+}
+
+static inline void rig_conn_gone(struct rig *rig, uint64_t conn)
+{
+    rig_times(rig);
+    for (uint32_t i = 0; i < rig->cells; i++) {
+        struct command command = {.type = COMMAND_CONN_GONE, .asker.conn = conn, .object = i};
+        cell_command(rig->cell[i], &command);
+    }
+    rig_run(rig, 1);
+}
+
+/* Ready messages; *consumers may be NULL. */
+static inline uint64_t rig_ready(struct rig *rig, uint64_t queue, uint64_t *consumers)
+{
+    struct queue *at = map_get(&rig_cell(rig, queue)->queues, queue);
+    assert_non_null(at);
+    if (consumers != NULL)
+        *consumers = at->consumers;
+    return queue_ready(at);
+}
+
+static inline bool rig_has_queue(struct rig *rig, uint64_t queue)
+{
+    return map_get(&rig_cell(rig, queue)->queues, queue) != NULL;
+}
+
+/* GET by channel 1; NULL when the queue is empty. */
+static inline const struct delivery *rig_get(struct rig *rig, uint64_t queue, uint64_t conn,
+                                             bool no_ack, const char *text)
+{
+    rig_tell(rig, (struct command){.type = COMMAND_GET,
+                                   .asker = {.conn = conn, .channel = 1, .tag = ++rig->tag},
+                                   .object = queue,
+                                   .get.no_ack = no_ack});
+    rig_run(rig, 5);
+    if (text != NULL)
+        return rig_got(rig, conn, text);
+    struct rig_event *event = rig_next(rig, EVENT_ANSWER, conn);
+    assert_non_null(event);
+    assert_int_equal(event->event.err, ERR_NOT_FOUND);
+    return NULL;
+}
+
+/* ---- State ---- */
+
+/* What a queue owes that a restart keeps: offsets and returns, as text. */
+static inline void rig_owed(struct rig *rig, uint64_t id, char *out, size_t room)
+{
+    const struct queue *queue = map_get(&rig_cell(rig, id)->queues, id);
+    assert_non_null(queue);
+    const struct ledger *ledger = &queue->ledger;
+    size_t used = (size_t)snprintf(
+        out, room, "durable bytes %llu:", (unsigned long long)ledger->durable_bytes);
+    for (uint64_t i = ledger->stream.first; i < ledger->stream.next; i++) {
+        if (ledger_is_settled(ledger, i) || ledger_is_fleeting(ledger, i))
+            continue;
+        used += (size_t)snprintf(out + used, room - used, " %llu*%u", (unsigned long long)i,
+                                 ledger_returns(ledger, i));
+        assert_true(used < room);
+    }
+}
+
+/* ---- Partitions ---- */
+
+struct rig_batch {
+    int64_t producer_id;
+    int32_t sequence;
+    int16_t epoch;
+    int count;          /* records; 0 is 1 */
+    size_t value_bytes; /* of each */
+    bool early;         /* answered before the commit */
+    int64_t time_ms;
+};
+
+static inline struct command rig_append_command(struct rig *rig, uint64_t partition,
+                                                struct rig_batch batch, uint8_t *memory,
+                                                size_t room)
+{
+    static const uint8_t value[4096];
+    struct kafka_batch_builder builder;
+    int64_t time_ms = batch.time_ms != 0 ? batch.time_ms : sim_wall_ms(rig->sim);
+    kafka_batch_begin(&builder, memory, room);
+    int count = batch.count == 0 ? 1 : batch.count;
+    for (int i = 0; i < count; i++)
+        assert_true(kafka_batch_add(&builder, time_ms, (struct slice){0},
+                                    slice_make(value, batch.value_bytes), NULL, 0));
+    return (struct command){.type = COMMAND_APPEND,
+                            .asker = {.conn = 1, .tag = ++rig->tag},
+                            .object = partition,
+                            .append = {.producer_id = batch.producer_id,
+                                       .producer_epoch = batch.epoch,
+                                       .base_sequence = batch.sequence,
+                                       .count = (uint32_t)count,
+                                       .max_time_ms = time_ms,
+                                       .wait_commit = !batch.early},
+                            .data = kafka_batch_end(&builder)};
+}
+
+/* Appends a batch; returns its answer. */
+static inline struct event rig_produce(struct rig *rig, uint64_t partition, struct rig_batch batch)
+{
+    static uint8_t memory[1 << 20];
+    return rig_ask(rig, rig_append_command(rig, partition, batch, memory, sizeof memory));
+}
+
+struct rig_read {
+    uint64_t offset;
+    uint32_t min_bytes, max_bytes; /* 0: 1 MiB */
+    int64_t wait_ms;
+};
+
+/* Starts a read of connection `conn`. */
+static inline uint64_t rig_read_start(struct rig *rig, uint64_t partition, uint64_t conn,
+                                      struct rig_read read)
+{
+    uint64_t tag = ++rig->tag;
+    rig_tell(rig,
+             (struct command){.type = COMMAND_READ,
+                              .asker = {.conn = conn, .tag = tag},
+                              .object = partition,
+                              .read = {.offset = read.offset,
+                                       .min_bytes = read.min_bytes,
+                                       .max_bytes = read.max_bytes == 0 ? 1 << 20 : read.max_bytes,
+                                       .deadline_ms = sim_now_ms(rig->sim) + read.wait_ms}});
+    sim_wake(rig->sim, 0);
+    return tag;
+}
+
+/* The answer of a read within a second. */
+static inline const struct rig_event *rig_read(struct rig *rig, uint64_t partition,
+                                               struct rig_read read)
+{
+    rig_read_start(rig, partition, 77, read);
+    rig_run(rig, 1000);
+    const struct rig_event *event = rig_next(rig, EVENT_READ, 77);
+    assert_non_null(event);
+    assert_null(rig_next(rig, EVENT_READ, 77));
+    return event;
+}
+
+#endif
