@@ -47,6 +47,8 @@ enum err damage_proof(struct disk_file *file, uint64_t start, uint64_t end, uint
             break;
         for (; err == ERR_NONE && at + FRAME_HEADER_BYTES <= got; at += FRAME_ALIGN) {
             bool proves = false;
+            if (!frame_begins(window + at))
+                continue;
             err = frame_proves(file, start, end, from + at, window + at, bad, &proves);
             if (proves) {
                 *found = from + at;

@@ -72,6 +72,11 @@ uint32_t frame_seal(uint8_t *at, const struct frame *frame)
     return crc;
 }
 
+bool frame_begins(const uint8_t *data)
+{
+    return le32_get(data) == FRAME_MAGIC;
+}
+
 bool frame_peek(const uint8_t *data, uint64_t room, struct frame *out)
 {
     if (room < FRAME_HEADER_BYTES || le32_get(data) != FRAME_MAGIC || le32_get(data + 60) != 0)

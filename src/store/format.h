@@ -48,6 +48,8 @@ void frame_put(uint8_t *at, const struct frame *frame);
 /* Writes the header and the checksum over it and the body that stands behind it (padding zeroed by
  * the caller), and returns that. */
 uint32_t frame_seal(uint8_t *at, const struct frame *frame);
+/* Might a frame begin here? Four bytes are looked at. */
+bool frame_begins(const uint8_t *data);
 /* The header alone is plausible: magic, sizes. `room` = bytes there may be from `data` on. */
 bool frame_peek(const uint8_t *data, uint64_t room, struct frame *out);
 /* The whole frame is there and its checksum is right. */
