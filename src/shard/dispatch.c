@@ -1,7 +1,9 @@
 /* Who gets what: commands go to the cell that owns their object, events to the connection or cell
  * that asked. On the same shard it is a call, otherwise a message. From inside a cell (depth > 0)
- * everything but events to this shard's connections is posted, so that no cell is entered twice; and
- * what a cell answers while a face is asking it is posted too, so that no face is entered twice. */
+ * everything but events to this shard's connections is posted, so that no cell is entered twice;
+ * and what a cell answers while a face is asking it is posted too, so that no face is entered
+ * twice. An event never overtakes one that was posted: a delivery must not come before the
+ * consumer's answer. */
 #include "shard/state.h"
 
 #include <stdlib.h>
@@ -89,7 +91,7 @@ static void out_event(void *ctx, const struct event *event)
     uint32_t to = to_cell
                       ? shard_of_cell(shard->broker, (uint32_t)(event->asker.conn & ~CELL_ASKER))
                       : (uint32_t)(event->asker.conn >> CONN_SHARD_SHIFT);
-    if (to == shard->number && !to_cell && !shard->asking) {
+    if (to == shard->number && !to_cell && !shard->asking && shard->own_events == 0) {
         dispatch_local_event(shard, event);
         parts_destroy(event->parts);
         return;

@@ -157,6 +157,8 @@ void mail_event(struct shard *shard, uint32_t to, const struct event *event)
         /* The references that the event hands over go along with the entries. */
         payload = slice_make(event->read.entries, event->read.count * sizeof *event->read.entries);
     }
+    if (to == shard->number)
+        shard->own_events++;
     send(shard, to, &mail, &payload, 1);
 }
 
@@ -290,21 +292,34 @@ static void receive(struct shard *shard, const struct mail *mail)
     free(mail->heap);
 }
 
+/* True when the round ended before the ring was empty. */
+static bool work_from(struct shard *shard, uint32_t from)
+{
+    struct ring *ring = shard->broker->rings[from][shard->number];
+    const void *mail;
+    size_t len;
+    for (int left = MAIL_ROUND; left > 0; left--) {
+        mail = ring_peek(ring, &len);
+        if (mail == NULL)
+            return false;
+        receive(shard, mail);
+        if (from == shard->number && ((const struct mail *)mail)->kind == MAIL_EVENT)
+            shard->own_events--;
+        ring_consume(ring);
+    }
+    return true;
+}
+
+/* The shard's own mail comes last: most of it answers what came before. */
 bool mail_work(struct shard *shard)
 {
     bool more = false;
     for (uint32_t from = 0; from < shard->broker->shard_count; from++) {
-        struct ring *ring = shard->broker->rings[from][shard->number];
-        const void *mail;
-        size_t len;
-        int left = MAIL_ROUND;
-        for (; left > 0 && (mail = ring_peek(ring, &len)) != NULL; left--) {
-            receive(shard, mail);
-            ring_consume(ring);
-        }
-        more = more || left == 0;
+        if (from != shard->number)
+            more = work_from(shard, from) || more;
     }
-    return more;
+    (void)ring_publish(shard->broker->rings[shard->number][shard->number]);
+    return work_from(shard, shard->number) || more;
 }
 
 void mail_drop(struct shard *shard)

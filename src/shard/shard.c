@@ -224,8 +224,8 @@ void shard_time(struct shard *shard, int64_t now_ms, int64_t wall_ms)
 int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms)
 {
     shard_time(shard, now_ms, wall_ms);
-    bool more = mail_work(shard);
     conn_run_timers(shard);
+    bool more = mail_work(shard);
     int64_t deadline = INT64_MAX;
     for (uint32_t i = 0; i < shard->broker->cell_count; i++) {
         struct cell *cell = shard->cells[i];

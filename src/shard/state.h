@@ -53,8 +53,9 @@ struct shard {
     struct cell *cells[CELLS_MAX]; /* NULL: another shard's */
     uint32_t own_cells;
     uint64_t memory_bytes, net_bytes;
-    uint32_t depth; /* inside a cell: commands are posted, not run */
-    bool asking;    /* inside a face's command: events are posted, not delivered */
+    uint32_t depth;      /* inside a cell: commands are posted, not run */
+    bool asking;         /* inside a face's command: events are posted, not delivered */
+    uint64_t own_events; /* posted to this very shard: what comes later must not overtake them */
 
     struct conn **conns; /* by slot */
     uint32_t conn_slots, conn_count;
