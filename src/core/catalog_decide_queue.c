@@ -106,6 +106,12 @@ static enum err compare_queue(struct decision *decision, const struct queue_def 
     return ERR_NONE;
 }
 
+static bool name_begins(struct slice name, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    return name.len >= len && memcmp(name.data, prefix, len) == 0;
+}
+
 enum err decide_declare_queue(struct decision *decision)
 {
     const struct catalog_request *request = decision->request;
@@ -131,7 +137,8 @@ enum err decide_declare_queue(struct decision *decision)
     if (err != ERR_NONE)
         return err;
     /* Names that the broker gave are reserved, too, but for itself. */
-    bool given = request->name.len >= 8 && memcmp(request->name.data, "amq.gen-", 8) == 0;
+    bool given = name_begins(request->name, "amq.gen-") ||
+                 name_begins(request->name, "amq.rabbitmq.reply-to.");
     if (name_begins_amq(request->name) && !given)
         return decision_refuse_reserved(decision, "queue");
     bool durable = request->durable && !request->exclusive;
