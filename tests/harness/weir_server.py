@@ -19,9 +19,11 @@ import atexit
 import concurrent.futures
 import os
 import pathlib
+import random
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -37,6 +39,21 @@ _launcher = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_pre
 _alive = weakref.WeakSet()
 
 
+def free_port(host="127.0.0.1"):
+    """A free port below those that the kernel gives to outgoing connections: one of theirs could be
+    taken, even by a client that tries to reconnect, while a server that restarts is away."""
+    lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(lowest // 2, lowest)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+
+
 class ServerError(AssertionError):
     """The server did not start, did not stop with 0, or ended while nobody asked it to."""
 
@@ -48,11 +65,12 @@ def weir_binary():
 class WeirServer:
     def __init__(self, listen=None, data=None, args=(), env=None, start_timeout_s=10.0,
                  stop_timeout_s=20.0):
-        """listen: words for --listen, each "face=host:port" (port 0: the server picks one and
-        keeps it over restarts); default: every face in FACES on a free loopback port; an empty
-        tuple: no --listen at all, so the default ports. data: a folder that outlives this object;
+        """listen: words for --listen, each "face=host:port" (port 0: a free one, kept over restarts);
+        default: every face in FACES on a free loopback port; an empty tuple: no --listen at all, so
+        the default ports. data: a folder that outlives this object;
         default: a temporary one. args: further words for the command line."""
-        self._listen = [f"{face}=127.0.0.1:0" for face in FACES] if listen is None else list(listen)
+        listen = [f"{face}=127.0.0.1:0" for face in FACES] if listen is None else listen
+        self._listen = [self._with_port(item) for item in listen]
         self._args = [str(word) for word in args]
         self._env = dict(env or {})
         self._wrap = shlex.split(os.environ.get("WEIR_WRAP", ""))
@@ -130,7 +148,6 @@ class WeirServer:
                 self._process.kill()
                 self._process.wait()
                 raise ServerError(f"not ready after {self._start_timeout_s} s\n{self.log_tail()}")
-        self._keep_ports()
         return self
 
     def stop(self):
@@ -236,15 +253,11 @@ class WeirServer:
                     self.ready_ms = (time.monotonic() - began) * 1000
                     self._ready.set()
 
-    def _keep_ports(self):
-        kept = []
-        for item in self._listen:
-            face, _, where = item.partition("=")
-            if where.endswith(":0"):
-                host, port = self.addr(face)
-                item = f"{face}={host}:{port}"
-            kept.append(item)
-        self._listen = kept
+    @staticmethod
+    def _with_port(item):
+        face, _, where = item.partition("=")
+        host, _, port = where.rpartition(":")
+        return f"{face}={host}:{free_port(host) if port == '0' else port}"
 
 
 @atexit.register

@@ -54,6 +54,20 @@ def test_a_backlog_is_delivered_to_a_new_consumer_in_order(ch, queue):
     assert consumer.tags == list(range(1, 51))
 
 
+def test_consume_ok_comes_before_the_first_delivery(wire, name):
+    peer = wire().login()
+    peer.open_channel()
+    for number in range(100):
+        queue = peer.declare(1, name(), exclusive=True).queue
+        for _ in range(3):
+            peer.publish(1, "", queue, b"m")
+        peer.method(1, spec.Basic.Consume(queue=queue, consumer_tag=queue, no_ack=True))
+        peer.expect(spec.Basic.ConsumeOk)
+        for _ in range(3):
+            assert peer.expect(spec.Basic.Deliver).consumer_tag == queue
+            peer.expect_content()
+
+
 def test_the_broker_names_a_consumer_that_has_no_tag(wire, name):
     peer = wire().login()
     peer.open_channel()

@@ -112,10 +112,10 @@ def test_a_dead_letter_loses_its_expiration_and_remembers_it(ch, dlx, source):
 
 def test_a_rejected_message_with_expiration_does_not_expire_in_the_dead_letter_queue(ch, dlx, source):
     queue = source()
-    ch.basic_publish("", queue, b"m", spec.BasicProperties(expiration="300"))
+    ch.basic_publish("", queue, b"m", spec.BasicProperties(expiration="600"))
     reject(ch, queue)
-    time.sleep(0.5)
-    assert expect.get(ch, dlx[1])[1].headers["x-death"][0]["original-expiration"] == "300"
+    time.sleep(0.8)
+    assert expect.get(ch, dlx[1])[1].headers["x-death"][0]["original-expiration"] == "600"
 
 
 def test_messages_dropped_by_a_length_limit_are_dead_lettered(ch, dlx, source):

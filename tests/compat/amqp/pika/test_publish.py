@@ -161,6 +161,32 @@ def test_a_thousand_messages_arrive_in_order(ch, queue):
     assert consumer.bodies == [str(number).encode() for number in range(1000)]
 
 
+def test_a_get_sees_all_that_its_channel_published_before(wire, name):
+    peer = wire().login()
+    peer.open_channel()
+    for number in range(50):
+        queue = peer.declare(1, name(), exclusive=True).queue
+        for word in range(10):
+            peer.publish(1, "", queue, b"%d" % word)
+        peer.method(1, spec.Basic.Get(queue=queue, no_ack=True))
+        assert peer.expect(spec.Basic.GetOk).message_count == 9
+        assert peer.expect_content()[1] == b"0"
+
+
+@pytest.mark.parametrize("method, answer", [
+    (spec.Queue.Purge, spec.Queue.PurgeOk), (spec.Queue.Delete, spec.Queue.DeleteOk)],
+    ids=["purge", "delete"])
+def test_purge_and_delete_count_all_that_their_channel_published_before(wire, name, method, answer):
+    peer = wire().login()
+    peer.open_channel()
+    for number in range(30):
+        queue = peer.declare(1, name(), exclusive=True).queue
+        for word in range(10):
+            peer.publish(1, "", queue, b"%d" % word)
+        peer.method(1, method(queue=queue))
+        assert peer.expect(answer).message_count == 10
+
+
 def test_a_routing_key_of_255_bytes_arrives(ch, queue):
     key = "k" * 255
     ch.queue_bind(queue, "amq.direct", key)

@@ -378,11 +378,11 @@ def is_there(connection, queue):
 def test_a_queue_with_x_expires_goes_when_nobody_uses_it(connection, name):
     queue = name()
     ch = connection.channel()
-    ch.queue_declare(queue, arguments={"x-expires": 300})
+    ch.queue_declare(queue, arguments={"x-expires": 500})
     ch.basic_publish("", queue, b"m")
     time.sleep(0.1)
     assert ch.basic_get(queue)[0] is not None
-    time.sleep(0.7)
+    time.sleep(0.9)
     assert not is_there(connection, queue)
 
 
@@ -390,11 +390,11 @@ def test_use_keeps_a_queue_with_x_expires(connection, name):
     got_from, declared = name(), name()
     ch = connection.channel()
     for queue in (got_from, declared):
-        ch.queue_declare(queue, arguments={"x-expires": 600})
+        ch.queue_declare(queue, arguments={"x-expires": 900})
     began = time.monotonic()
-    while time.monotonic() - began < 1.2:
+    while time.monotonic() - began < 1.6:
         ch.basic_get(got_from)
-        ch.queue_declare(declared, arguments={"x-expires": 600})
+        ch.queue_declare(declared, arguments={"x-expires": 900})
         time.sleep(0.1)
     assert is_there(connection, got_from) and is_there(connection, declared)
 
@@ -402,13 +402,13 @@ def test_use_keeps_a_queue_with_x_expires(connection, name):
 def test_a_consumer_keeps_a_queue_with_x_expires_and_its_end_starts_the_clock(connection, name):
     queue = name()
     ch = connection.channel()
-    ch.queue_declare(queue, arguments={"x-expires": 300})
+    ch.queue_declare(queue, arguments={"x-expires": 500})
     consumer = expect.Consumer(ch, queue)
     connection.process_data_events(time_limit=0.8)
     assert is_there(connection, queue)
     ch.basic_cancel(consumer.tag)
     assert is_there(connection, queue)
-    time.sleep(0.8)
+    time.sleep(0.9)
     assert not is_there(connection, queue)
 
 
