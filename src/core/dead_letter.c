@@ -28,6 +28,10 @@ static void settle_one(struct queue *queue, uint64_t offset, uint32_t body_bytes
 
 void queue_bury(struct queue *queue, uint64_t offset, enum message_death death, uint32_t body_bytes)
 {
+    if (!queue->options.dead_letters) { /* now: what the client sends next may rely on it */
+        settle_one(queue, offset, body_bytes);
+        return;
+    }
     struct move *move = calloc(1, sizeof *move);
     if (move == NULL) {
         cell_fail(queue->cell, ERR_NO_MEMORY);

@@ -123,9 +123,8 @@ void queue_skip(struct queue *queue, uint64_t offset);
 /* Frees the lease; its subscription may go with it. */
 void queue_unlease(struct queue *queue, struct lease *lease);
 void subscription_release(struct subscription *subscription);
-/* Dead-letters (or drops) a message that is neither ready nor leased any more. body_bytes: of its
- * body where that is known, else 0: then it counts as ready in the queue's bytes until it is gone.
- */
+/* Dead-letters (or drops) a message that is neither ready nor leased any more: at once, if
+ * without a letter. */
 void queue_bury(struct queue *queue, uint64_t offset, enum message_death death,
                 uint32_t body_bytes);
 /* Dead-letters a message that a full queue did not take in (OVERFLOW_REJECT_PUBLISH_DLX). */

@@ -157,6 +157,25 @@ static void a_consumer_that_does_not_acknowledge_settles_by_receiving(void **sta
     end(rig);
 }
 
+static void what_is_rejected_is_settled_before_the_next_command(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t q = rig_plain_queue(rig, "q");
+    rig_publish_run(rig, q, 0, 0);
+    rig_subscribe(rig, q, 5, 1, 0, 0);
+    struct offset_range range = {0, 0};
+    rig_tell(rig, (struct command){.type = COMMAND_REJECT,
+                                   .asker = {.conn = 5, .channel = 1},
+                                   .object = q,
+                                   .data = slice_make(&range, sizeof range)});
+    /* So a confirm of what is published now says that this is safe, too. */
+    char owed[100];
+    rig_owed(rig, q, owed, sizeof owed);
+    assert_string_equal(owed, "durable bytes 0:");
+    end(rig);
+}
+
 static void a_cancelled_consumer_keeps_its_leases(void **state)
 {
     (void)state;
@@ -766,6 +785,7 @@ int main(void)
         cmocka_unit_test(nobody_settles_the_leases_of_another),
         cmocka_unit_test(a_settle_of_everything_ends),
         cmocka_unit_test(a_consumer_that_does_not_acknowledge_settles_by_receiving),
+        cmocka_unit_test(what_is_rejected_is_settled_before_the_next_command),
         cmocka_unit_test(a_cancelled_consumer_keeps_its_leases),
         cmocka_unit_test(a_channel_that_goes_gives_back_its_own),
         cmocka_unit_test(prefetch_bounds_what_is_leased),
