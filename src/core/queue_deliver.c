@@ -389,6 +389,7 @@ void queue_get(struct queue *queue, const struct command *command)
 {
     struct cell *cell = queue->cell;
     queue->used_ms = cell->now_ms;
+    queue_tidy(queue); /* what was published before this very command may have to go */
     uint64_t offset;
     struct entry entry;
     for (;;) {
