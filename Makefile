@@ -32,7 +32,7 @@ fuzz: ## Fuzz every input for a while: make fuzz ARGS="--seconds 600"
 	@tools/setup build fuzz
 	@tools/fuzz.py --seconds 300 $(ARGS)
 
-sim: ## Simulate from seeds: make sim ARGS="--seeds 1000000" or ARGS="--seed 42"
+sim: ## Simulate from seeds: make sim ARGS="--seeds 1000000" or ARGS="--from 42 --seeds 1"
 	@tools/setup build test
 	@tests/sim/run $(ARGS)
 
