@@ -213,6 +213,21 @@ void block_evict(struct store *store)
     }
 }
 
+/* Nothing was appended for a while: memory that is only kept to be ready goes. */
+void block_idle(struct store *store)
+{
+    for (int durable = 0; durable < 2; durable++) {
+        struct block *open = store->logs[durable].open;
+        if (open == NULL || open->live > 0 || store->reserved > 0 ||
+            (durable && store->journal.written != store->journal.end))
+            continue;
+        open->end = durable ? open->closed : open->end;
+        block_seal(store, open);
+    }
+    while (store->pooled > 0)
+        buf_unref(store->pool[--store->pooled]);
+}
+
 void block_log_done(struct store *store, struct block_log *log)
 {
     for (uint32_t i = 0; i < log->used; i++) {

@@ -24,6 +24,7 @@
 #define OBJECTS_BYTES (8u * 1024 * 1024) /* in one transaction, about */
 #define LEAVE_PIECE   2000
 #define RETRY_MS      1000
+#define DRAINED_BYTES (UINT64_C(128) << 20) /* of extents: then a checkpoint frees them */
 
 static bool trim_add(struct checkpoint *checkpoint, uint64_t stream, uint64_t first)
 {
@@ -84,6 +85,7 @@ static void begin(struct store *store)
     checkpoint->more = true;
     checkpoint->phase = CHECKPOINT_COPY;
     checkpoint->last_ms = store->now_ms;
+    store->extents.drained_bytes = 0;
     checkpoint->commit.built = checkpoint->commit.last = false;
     struct extent_writer *writer = &checkpoint->writer;
     *writer = (struct extent_writer){.disk = store->config.disk};
@@ -192,6 +194,7 @@ static bool due(const struct store *store)
     const struct segment *oldest = list_entry(store->journal.segments.next, struct segment, link);
     return checkpoint->stopping ||
            (!list_empty(&store->journal.segments) && oldest->end <= position) ||
+           store->extents.drained_bytes >= DRAINED_BYTES ||
            store->now_ms - checkpoint->last_ms >= (int64_t)store->config.checkpoint_ms;
 }
 

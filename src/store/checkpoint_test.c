@@ -347,6 +347,68 @@ static void a_full_disk_delays_the_checkpoint(void **state)
     world_destroy(world);
 }
 
+static void the_last_of_a_disk_is_kept_for_what_frees_it(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 4000;
+    rig->disk->capacity = 12u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    enum err err = ERR_NONE;
+    for (int i = 0; i < 20000 && err == ERR_NONE; i++) {
+        err = rig_append(rig);
+        if (i % 16 == 0) {
+            flush(rig);
+            rig_tick(rig, 10);
+            rig_settle(rig);
+        }
+    }
+    assert_int_equal(err, ERR_DISK_FULL);
+    assert_int_equal(rig->failed, ERR_DISK_FULL);
+    flush(rig);
+    assert_int_equal(rig->committed, rig->appended);
+    for (uint64_t i = 0; i < RIG_STREAMS; i++) /* consumers go on */
+        assert_int_equal(rig_trim(rig, i, rig->streams[i].stream.next), ERR_NONE);
+    flush(rig);
+    for (int i = 0; i < 100; i++) { /* checkpoints have room, and make more */
+        rig_tick(rig, (int64_t)rig->checkpoint_ms / 20);
+        rig_settle(rig);
+    }
+    assert_int_equal(rig->failed, ERR_NONE);
+    append(rig, 10);
+    flush(rig);
+    assert_int_equal(rig->committed, rig->appended);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig_count(rig), (int64_t)rig->appended);
+    assert_true(rig_verify(rig) >= 0);
+    world_destroy(world);
+}
+
+static void memory_that_is_only_kept_ready_goes_after_a_while(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 4000;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 1000);
+    flush(rig);
+    for (uint64_t i = 0; i < RIG_STREAMS; i++)
+        assert_int_equal(rig_trim(rig, i, rig->streams[i].stream.next), ERR_NONE);
+    flush(rig);
+    for (int i = 0; i < 5; i++)
+        rig_tick(rig, SWEEP_MS);
+    assert_int_equal(rig->store->memory, 0);
+    assert_int_equal(rig->store->pooled, 0);
+    append(rig, 10);
+    flush(rig);
+    reopen(rig, DOUBLE_DROP);
+    assert_int_equal(rig_count(rig), 1010);
+    assert_true(rig_verify(rig) >= 0);
+    world_destroy(world);
+}
+
 static void a_mostly_dead_extent_is_rewritten(void **state)
 {
     (void)state;
@@ -602,6 +664,8 @@ int main(void)
         cmocka_unit_test(damage_in_the_journal_is_not_copied),
         cmocka_unit_test(damage_in_an_extent_is_noticed),
         cmocka_unit_test(a_full_disk_delays_the_checkpoint),
+        cmocka_unit_test(the_last_of_a_disk_is_kept_for_what_frees_it),
+        cmocka_unit_test(memory_that_is_only_kept_ready_goes_after_a_while),
         cmocka_unit_test(a_mostly_dead_extent_is_rewritten),
         cmocka_unit_test(many_small_extents_become_one),
         cmocka_unit_test(volatile_entries_between_stored_ones_keep_their_place),

@@ -26,7 +26,8 @@
 #define PATH_BYTES         4096
 #define SWEEP_MS           100  /* how often empty rings and old blocks are looked for */
 #define SWEEP_IDLE_MS      2000 /* and when nothing else calls for a turn */
-#define PROBE_MS           1000 /* how often a full disk is asked again */
+#define SPACE_RESERVE      (32u * 1024 * 1024) /* of the disk, per cell, that producers do not get */
+#define PROBE_MS           1000                /* how often a full disk is asked again */
 
 struct store;
 struct block;
@@ -141,6 +142,8 @@ struct journal {
     bool full;                /* the disk has no room ... */
     bool grow_full;           /* ... to make or grow a file */
     bool write_full;          /* ... or for a write, which is made again after a while */
+    bool space_low;           /* ... or the rest of it is kept for settles and checkpoints */
+    uint64_t space_end;       /* the journal end when that was looked at last */
     int64_t probe_at;
     uint64_t write_to; /* end of the write under way */
     uint64_t write_start;
@@ -175,6 +178,7 @@ struct store {
     bool reserved_durable;
     uint64_t transient_end; /* of the volatile log */
     int64_t swept_ms;
+    uint64_t swept_end; /* of both logs together, then */
     struct buf *pool[BLOCK_POOL_MAX];
     uint32_t pooled;
     uint64_t memory;           /* bytes of blocks and of loaded extent blocks */
@@ -212,6 +216,7 @@ uint32_t block_first_unwritten(const struct block_log *log, uint64_t written);
 struct block *block_find(struct block_log *log, struct block **hint, uint64_t pos);
 void block_release(struct store *store, struct block *block); /* live or written changed */
 void block_evict(struct store *store);
+void block_idle(struct store *store);
 void block_log_done(struct store *store, struct block_log *log);
 struct buf *buf_take(struct store *store, size_t capacity);
 void buf_recycle(struct store *store, struct buf *buf);
@@ -271,6 +276,7 @@ void segment_prepare(struct store *store);
 /* Sets the flag (grow_full, write_full), and `full` from both; tells the core when that changed. */
 void segment_full(struct store *store, bool *flag, bool value);
 void segment_probe(struct store *store);
+void segment_space(struct store *store); /* looks whether the disk has room enough */
 void segment_unref(struct store *store, struct segment *segment);
 void segment_free_below(struct store *store, uint64_t position);
 void segment_remove_all(struct store *store); /* an orderly stop: nothing in them is needed */

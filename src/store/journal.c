@@ -101,8 +101,11 @@ static bool full_refuses(const struct store *store, size_t len)
 {
     const struct journal *journal = &store->journal;
     const struct segment *current = journal->current;
-    if (!journal->full || (current != NULL && current->allocated >= current->limit &&
-                           journal->next != NULL && journal->next->file != NULL))
+    if (journal->space_low && len > SHORT_RECORD)
+        return true;
+    if (!(journal->grow_full || journal->write_full) ||
+        (current != NULL && current->allocated >= current->limit && journal->next != NULL &&
+         journal->next->file != NULL))
         return false;
     uint64_t spare = len > SHORT_RECORD ? FULL_ROOM_LONG : FULL_ROOM_SHORT;
     return current == NULL || current->file == NULL ||
@@ -286,7 +289,7 @@ void journal_tick(struct store *store)
         journal->lazy_at = 0;
         journal_flush(store);
     }
-    if (journal->full && store->now_ms >= journal->probe_at)
+    if ((journal->grow_full || journal->write_full) && store->now_ms >= journal->probe_at)
         segment_probe(store);
 }
 

@@ -102,7 +102,7 @@ void segment_full(struct store *store, bool *flag, bool value)
     *flag = value;
     if (value)
         journal->probe_at = store->now_ms + PROBE_MS;
-    bool full = journal->grow_full || journal->write_full;
+    bool full = journal->grow_full || journal->write_full || journal->space_low;
     if (journal->full == full)
         return;
     journal->full = full;
@@ -186,11 +186,31 @@ void segment_probe(struct store *store)
         segment_full(store, &journal->grow_full, false); /* no more is wanted */
 }
 
+/* A part of the disk is kept for what helps out of it: settles and checkpoints. Of a small disk an
+ * eighth. */
+void segment_space(struct store *store)
+{
+    struct journal *journal = &store->journal;
+    uint64_t free_bytes = 0;
+    if (journal->current == NULL || journal->current->file == NULL ||
+        (journal->space_end == journal->end && !journal->space_low) ||
+        disk_free_space(store->config.disk, store->path, &free_bytes) != ERR_NONE)
+        return;
+    journal->space_end = journal->end;
+    struct store_stats stats;
+    store_stats(store, &stats);
+    uint64_t share = free_bytes / 8 + (stats.journal_bytes + stats.extent_bytes) / 8;
+    uint64_t reserve = share < SPACE_RESERVE ? share : SPACE_RESERVE;
+    if (journal->space_low) /* a little more before it is let go */
+        reserve += reserve / 4;
+    segment_full(store, &journal->space_low, free_bytes < reserve);
+}
+
 void segment_prepare(struct store *store)
 {
     struct journal *journal = &store->journal;
     if (journal->job.busy || store->failed != ERR_NONE || journal->current == NULL ||
-        (journal->full && store->now_ms < journal->probe_at))
+        (journal->grow_full && store->now_ms < journal->probe_at))
         return;
     struct segment *current = journal->current;
     if (journal->next == NULL &&

@@ -57,19 +57,27 @@ void store_kick(struct store *store)
     disk_run(store->config.disk, kick_run, &store->kick);
 }
 
+static uint64_t logs_end(const struct store *store)
+{
+    return store->journal.end + (store->transient_end & ~STORE_VOLATILE);
+}
+
 int64_t store_deadline(const struct store *store, int64_t now_ms)
 {
     const struct journal *journal = &store->journal;
     int64_t deadline = INT64_MAX;
     if (journal->lazy_at != 0)
         deadline = journal->lazy_at;
-    if (journal->full && journal->probe_at < deadline)
+    if ((journal->grow_full || journal->write_full) && journal->probe_at < deadline)
         deadline = journal->probe_at;
     if (store->config.state != NULL && journal->mark.position != store->extents.meta.position) {
         int64_t at = store->checkpoint.last_ms + (int64_t)store->config.checkpoint_ms;
         at = at > store->checkpoint.retry_at ? at : store->checkpoint.retry_at;
         deadline = at < deadline ? at : deadline;
     }
+    if (store->swept_end != logs_end(store) || journal->space_low)
+        deadline =
+            store->swept_ms + SWEEP_IDLE_MS < deadline ? store->swept_ms + SWEEP_IDLE_MS : deadline;
     if (!list_empty(&store->indexed) && store->swept_ms + SWEEP_IDLE_MS < deadline)
         deadline = store->swept_ms + SWEEP_IDLE_MS;
     (void)now_ms;
@@ -207,6 +215,10 @@ void store_tick(struct store *store, int64_t now_ms)
         store->swept_ms = now_ms;
         stream_sweep(store);
         block_evict(store);
+        segment_space(store);
+        if (store->swept_end == logs_end(store))
+            block_idle(store);
+        store->swept_end = logs_end(store);
     }
     load_tick(store);
     checkpoint_tick(store);

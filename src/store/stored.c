@@ -314,8 +314,10 @@ static void loaded_set(struct stream *stream, struct stream_block *block)
     struct stream_block *old = stream->loaded;
     if (old != NULL) {
         old->owner = NULL;
-        if (old->head.end <= stream->first)
-            cached_drop(store, old); /* drained */
+        if (old->head.end <= stream->first) { /* drained */
+            store->extents.drained_bytes += extent_block_bytes(old->head.body);
+            cached_drop(store, old);
+        }
     }
     stream->loaded = block;
     block->owner = stream;

@@ -32,7 +32,8 @@ struct extents {
     struct list cached;          /* blocks in memory, the longest unused first */
     struct stream_block **table; /* the same by (extent, offset) */
     uint64_t cached_bytes;
-    struct list runs; /* reads under way */
+    uint64_t drained_bytes; /* of blocks read and trimmed since the last checkpoint */
+    struct list runs;       /* reads under way */
 };
 
 /* A block in memory. */
