@@ -231,7 +231,7 @@ static enum err append_to(struct cell *cell, const struct cell_publish *publish,
             queue_appended(queue, publish->expiry_ms);
         struct partition *partition =
             i < record->partition_count ? map_get(&cell->partitions, id) : NULL;
-        if (partition != NULL && partition->routed)
+        if (partition != NULL)
             partition_route(partition, record->targets[i].base);
     }
     return ERR_NONE;

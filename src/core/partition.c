@@ -57,7 +57,6 @@ void partition_define(struct partition *partition, const struct topic *topic)
     partition->log_append_time = topic->options.log_append_time;
     partition->retention_ms = topic->options.remove ? topic->options.retention_ms : -1;
     partition->retention_bytes = topic->options.remove ? topic->options.retention_bytes : -1;
-    partition->routed = topic->has_bindings;
 }
 
 static enum err note_uncommitted(struct partition *partition)
@@ -218,8 +217,7 @@ void partition_produce(struct partition *partition, const struct command *comman
     cell->stats.published += command->append.count;
     answer_offset(partition, command, base, partition->log_append_time ? cell->wall_ms : -1,
                   command->append.wait_commit);
-    if (partition->routed)
-        partition_route(partition, base);
+    partition_route(partition, base);
 }
 
 void partition_delete_records(struct partition *partition, const struct command *command)

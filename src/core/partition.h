@@ -24,7 +24,7 @@ struct partition {
     uint32_t uncommitted_head, uncommitted_count, uncommitted_capacity;
     struct list uncommitted_link; /* on cell->uncommitted while there are any */
     uint64_t reflects;
-    bool defined, log_append_time, routed; /* routed: bindings lead on from its topic */
+    bool defined, log_append_time;
     int64_t retention_ms, retention_bytes;
     int64_t retained_ms; /* monotonic time of the last look at retention */
 };

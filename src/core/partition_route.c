@@ -44,7 +44,7 @@ static void route_view(struct routing *routing, const struct message_view *view)
     struct slice key = message_record_key(view);
     if (key.len > 255)
         key.len = 0;
-    struct slice entry = message_entry(view, slice_make("", 0), key, &routing->message);
+    struct slice entry = message_entry(view, routing->topic->name, key, &routing->message);
     if (entry.data == NULL)
         return;
     struct route_message message = {.key = key};
@@ -97,7 +97,8 @@ void partition_route(struct partition *partition, uint64_t base)
         .topic = catalog_topic_by_id(cell->catalog, partition->topic),
         .serial = base,
     };
-    if (routing.topic == NULL || stream_peek(&partition->stream, base, &entry) != STREAM_HIT)
+    if (routing.topic == NULL || !routing.topic->has_bindings ||
+        stream_peek(&partition->stream, base, &entry) != STREAM_HIT)
         return;
     arena_init(&routing.batch, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
     arena_init(&routing.message, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
