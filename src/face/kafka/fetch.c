@@ -7,14 +7,12 @@
 #include "face/kafka/fetch.h"
 
 #include "codec/entry.h"
-#include "codec/kafka_batch.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
 enum {
     IDS_SINCE = 13,
-    ZSTD_SINCE = 10,
     SESSION_EPOCH_NONE = -1,
     SESSION_EPOCH_FIRST = 0,
     RESPONSE_BYTES_MAX = 8 << 20,     /* more is asked for by the next request */
@@ -266,23 +264,6 @@ static void answer(struct request *request, uint32_t index, const struct event *
 
 /* ---- The response ---- */
 
-/* zstd came with version 10: an older client could not read it. */
-static bool is_readable(const struct request *request, const struct fetch_partition *partition)
-{
-    if (request->version >= ZSTD_SINCE)
-        return true;
-    for (uint32_t i = 0; i < partition->count; i++) {
-        struct slice data = partition->entries[i].data;
-        struct kafka_batch batch;
-        struct reader reader =
-            reader_over(slice_make(data.data + ENTRY_HEAD_BYTES, data.len - ENTRY_HEAD_BYTES));
-        if (entry_head_get(data).form == ENTRY_KAFKA && kafka_batch_next(&reader, &batch) &&
-            (batch.attributes & KAFKA_COMPRESSION_MASK) == KAFKA_COMPRESSION_ZSTD)
-            return false;
-    }
-    return true;
-}
-
 /* How many of its entries the response has room for; *left is what remains. The first entry of the
  * response is sent whatever its size. */
 static uint32_t entries_fit(const struct fetch_partition *partition, bool first, uint64_t *left)
@@ -329,10 +310,6 @@ static void finish(struct request *request)
         struct fetch_partition *partition = &fetch->partitions[i];
         if (partition->count == 0 || partition->row->error_code != KAFKA_ERROR_NONE)
             continue;
-        if (!is_readable(request, partition)) {
-            partition->row->error_code = KAFKA_ERROR_UNSUPPORTED_COMPRESSION_TYPE;
-            continue;
-        }
         uint32_t count = entries_fit(partition, first, &left);
         first = first && count == 0;
         if (!payload_prepare(request, partition, count))

@@ -152,7 +152,8 @@ static bool partition_set(struct request *request, const struct group_offset *of
 {
     if (out->error_code == KAFKA_ERROR_NONE)
         out->error_code = err_kafka(offset->err);
-    if (out->error_code != KAFKA_ERROR_NONE || offset->offset < 0)
+    /* Other negative offsets are what a client stored: some mean the start or the end by them. */
+    if (out->error_code != KAFKA_ERROR_NONE || offset->offset == -1)
         return true;
     out->committed_offset = offset->offset;
     out->committed_leader_epoch = offset->leader_epoch;
