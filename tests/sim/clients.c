@@ -637,6 +637,13 @@ static uint64_t drained_so_far(const struct clients *clients)
     return sum;
 }
 
+static void cut_off(struct consumer *consumer)
+{
+    if (consumer->publisher.probe.socket != NULL)
+        sim_client_close(consumer->publisher.probe.socket, true);
+    consumer->publisher.probe.socket = NULL;
+}
+
 static void drain_queue(struct clients *clients, struct consumer *consumer, uint32_t queue)
 {
     struct world *world = clients->world;
@@ -688,12 +695,14 @@ void clients_drain(struct clients *clients)
     struct model *model = clients->model;
     struct world *world = clients->world;
     clients->working = false;
-    /* One consumer per queue; the fourth queue is drained by the first one's twin connection. */
+    /* Connections of before the crash may have been on their way: none of them takes messages. */
+    for (int i = 0; i < CONSUMERS; i++)
+        cut_off(&clients->consumers[i]);
+    world_run(world, 20);
     for (uint32_t queue = 0; queue < MODEL_QUEUES && world->wrong == NULL; queue++) {
         struct consumer *consumer = &clients->consumers[queue % CONSUMERS];
-        if (queue >= CONSUMERS && consumer->publisher.probe.socket != NULL) {
-            sim_client_close(consumer->publisher.probe.socket, true);
-            consumer->publisher.probe.socket = NULL;
+        if (queue >= CONSUMERS) {
+            cut_off(consumer);
             world_run(world, 20);
         }
         drain_queue(clients, consumer, queue);
