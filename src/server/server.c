@@ -11,6 +11,7 @@
 #include "store/state.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -26,6 +27,7 @@ enum {
     SPIN_US = 20,
     FILES_KEPT = 256, /* descriptors that are not connections */
     LINGER_MS = 2000,
+    LARGE_BYTES = 1 << 20,
 };
 
 enum phase {
@@ -335,8 +337,16 @@ static void end(struct server *server)
     broker_done(&server->broker);
 }
 
+/* Large buffers go back to the system when they are freed. Left alone, malloc learns from the first
+ * one to keep its like, and a few large messages cost their memory for ever. */
+static void tune_memory(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+}
+
 int server_run(const struct config *config)
 {
+    tune_memory();
     struct log log = {
         .level = (enum log_level)config->log_level, .clock = log_clock_system, .sink = log_stderr};
     struct data_folder data;
