@@ -20,11 +20,12 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define OBJECTS_PIECE 2000
-#define OBJECTS_BYTES (8u * 1024 * 1024) /* in one transaction, about */
-#define LEAVE_PIECE   2000
-#define RETRY_MS      1000
-#define DRAINED_BYTES (UINT64_C(128) << 20) /* of extents: then a checkpoint frees them */
+#define OBJECTS_PIECE   2000
+#define OBJECTS_BYTES   (8u * 1024 * 1024) /* in one transaction, about */
+#define LEAVE_PIECE     2000
+#define RETRY_MS        1000
+#define RETRY_DOUBLINGS 4
+#define DRAINED_BYTES   (UINT64_C(128) << 20) /* of extents: then a checkpoint frees them */
 
 static bool trim_add(struct checkpoint *checkpoint, uint64_t stream, uint64_t first)
 {
@@ -112,7 +113,8 @@ void checkpoint_failed(struct store *store, enum err err)
     if (checkpoint->handed_out)
         store->handler->changes_lost(store->ctx);
     checkpoint->phase = CHECKPOINT_IDLE;
-    checkpoint->retry_at = store->now_ms + RETRY_MS;
+    checkpoint->retry_at = store->now_ms + (RETRY_MS << checkpoint->failures);
+    checkpoint->failures += checkpoint->failures < RETRY_DOUBLINGS;
     checkpoint->last_ms = checkpoint->retry_at - (int64_t)store->config.checkpoint_ms;
     checkpoint->stop_err = err;
     if (err != ERR_DISK_FULL && err != ERR_NO_MEMORY)
@@ -195,6 +197,7 @@ static bool due(const struct store *store)
     return checkpoint->stopping ||
            (!list_empty(&store->journal.segments) && oldest->end <= position) ||
            store->extents.drained_bytes >= DRAINED_BYTES ||
+           (store->journal.full && store->now_ms - checkpoint->last_ms >= RETRY_MS) ||
            store->now_ms - checkpoint->last_ms >= (int64_t)store->config.checkpoint_ms;
 }
 

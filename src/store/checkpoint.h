@@ -139,7 +139,8 @@ struct checkpoint {
     bool handed_out; /* objects were taken since it began */
     bool more;       /* objects are left */
     int64_t last_ms, retry_at;
-    bool started; /* last_ms is set */
+    uint32_t failures; /* one after the other */
+    bool started;      /* last_ms is set */
     bool stopping;
     void (*stop_done)(void *ctx, enum err err);
     void *stop_ctx;

@@ -297,6 +297,7 @@ static void commit_done(struct disk_op *op)
             return;
         }
         checkpoint->trim_count = 0;
+        checkpoint->failures = 0;
         checkpoint->phase = CHECKPOINT_LEAVE;
         checkpoint->at = store->indexed.next;
         extent_writer_done(&checkpoint->writer);

@@ -27,6 +27,7 @@
 #define SWEEP_MS           100  /* how often empty rings and old blocks are looked for */
 #define SWEEP_IDLE_MS      2000 /* and when nothing else calls for a turn */
 #define SPACE_RESERVE      (32u * 1024 * 1024) /* of the disk, per cell, that producers do not get */
+#define SPACE_LOOK_BYTES   (2u * 1024 * 1024)  /* written between two looks, at the most */
 #define PROBE_MS           1000                /* how often a full disk is asked again */
 
 struct store;
@@ -143,7 +144,7 @@ struct journal {
     bool grow_full;           /* ... to make or grow a file */
     bool write_full;          /* ... or for a write, which is made again after a while */
     bool space_low;           /* ... or the rest of it is kept for settles and checkpoints */
-    uint64_t space_end;       /* the journal end when that was looked at last */
+    uint64_t space_end;       /* what was written when that was looked at last */
     int64_t probe_at;
     uint64_t write_to; /* end of the write under way */
     uint64_t write_start;

@@ -254,6 +254,8 @@ static void flush_done(struct disk_op *op)
     if (store->config.sync)
         journal->synced = journal->written;
     blocks_mark_written(store, journal->write_start, journal->write_to);
+    if (journal->written - journal->space_end >= SPACE_LOOK_BYTES)
+        segment_space(store);
     journal->committed = journal->written;
     if (journal->wanted)
         flush_start(store);

@@ -192,11 +192,11 @@ void segment_space(struct store *store)
 {
     struct journal *journal = &store->journal;
     uint64_t free_bytes = 0;
-    if (journal->current == NULL || journal->current->file == NULL ||
-        (journal->space_end == journal->end && !journal->space_low) ||
+    if (store->failed != ERR_NONE || journal->current == NULL || journal->current->file == NULL ||
+        (journal->space_end == journal->written && !journal->space_low) ||
         disk_free_space(store->config.disk, store->path, &free_bytes) != ERR_NONE)
         return;
-    journal->space_end = journal->end;
+    journal->space_end = journal->written;
     struct store_stats stats;
     store_stats(store, &stats);
     uint64_t share = free_bytes / 8 + (stats.journal_bytes + stats.extent_bytes) / 8;

@@ -71,7 +71,8 @@ int64_t store_deadline(const struct store *store, int64_t now_ms)
     if ((journal->grow_full || journal->write_full) && journal->probe_at < deadline)
         deadline = journal->probe_at;
     if (store->config.state != NULL && journal->mark.position != store->extents.meta.position) {
-        int64_t at = store->checkpoint.last_ms + (int64_t)store->config.checkpoint_ms;
+        int64_t period = (int64_t)store->config.checkpoint_ms;
+        int64_t at = store->checkpoint.last_ms + (journal->full ? PROBE_MS : period);
         at = at > store->checkpoint.retry_at ? at : store->checkpoint.retry_at;
         deadline = at < deadline ? at : deadline;
     }
