@@ -207,9 +207,22 @@ static void consumer_opened(struct probe *probe)
     self->subscribed = true;
 }
 
+/* What was on its way to a consumer that does not acknowledge is gone with its connection. */
+static void lose_unacknowledged(const struct consumer *self)
+{
+    struct model *model = self->publisher.clients->model;
+    for (uint32_t n = 0; n < model->message_count; n++) {
+        struct message *message = &model->messages[n];
+        if (message->queue == self->queue || (self->queue == 0 && model->dead_letters[message->queue]))
+            message->may_be_lost = true;
+    }
+}
+
 static void consumer_lost(struct probe *probe)
 {
     publisher_reset(probe);
+    if (((struct consumer *)probe)->no_ack)
+        lose_unacknowledged((struct consumer *)probe);
     ((struct consumer *)probe)->subscribed = false;
 }
 
