@@ -11,7 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FAKE_QUEUES = 64, FAKE_SUBSCRIBERS = 16, FAKE_CONN_ID = 77 };
+enum {
+    FAKE_QUEUES = 64,
+    FAKE_SUBSCRIBERS = 16,
+    FAKE_PARTITIONS = 8,
+    FAKE_ENTRIES = 32,
+    FAKE_CONN_ID = 77
+};
 
 struct fake_message {
     uint64_t offset;
@@ -37,9 +43,21 @@ struct fake_queue {
     uint32_t subscriber_count;
 };
 
+/* One partition of a topic: entries of one or more messages each, and one read that waits. */
+struct fake_partition {
+    uint64_t id;
+    struct entry entries[FAKE_ENTRIES];
+    uint32_t count;
+    uint64_t end;
+    bool reading;
+    struct asker reader;
+    uint64_t read_offset;
+};
+
 struct fake_event {
     struct event event;
     struct buf *buf;
+    struct entry *entries;
     char detail[768];
 };
 
@@ -50,6 +68,8 @@ struct conn {
     struct catalog *catalog;
     struct fake_queue queues[FAKE_QUEUES];
     uint32_t queue_count;
+    struct fake_partition partitions[FAKE_PARTITIONS];
+    uint32_t partition_count;
     struct fake_event *events;
     uint32_t event_count, event_capacity;
     uint8_t *output;
@@ -209,6 +229,7 @@ static struct fake_event *fake_event_add(struct conn *conn, const struct event *
     struct fake_event *added = &conn->events[conn->event_count++];
     added->event = *event;
     added->buf = NULL;
+    added->entries = NULL;
     added->detail[0] = 0;
     return added;
 }
@@ -474,10 +495,89 @@ static void fake_queue_command(struct conn *conn, const struct command *command,
     }
 }
 
+/* ---- Topics ---- */
+
+static struct fake_partition *fake_partition(struct conn *conn, uint64_t id)
+{
+    for (uint32_t i = 0; i < conn->partition_count; i++)
+        if (conn->partitions[i].id == id)
+            return &conn->partitions[i];
+    uint32_t index;
+    if (!catalog_partition(conn->catalog, id, &index) || conn->partition_count == FAKE_PARTITIONS)
+        return NULL;
+    struct fake_partition *partition = &conn->partitions[conn->partition_count++];
+    *partition = (struct fake_partition){.id = id};
+    return partition;
+}
+
+/* Answers the read that waits, if there is something behind its offset. */
+static void fake_serve(struct conn *conn, struct fake_partition *partition)
+{
+    if (!partition->reading || partition->read_offset == partition->end)
+        return;
+    struct event event = {.type = EVENT_READ, .asker = partition->reader};
+    struct entry *entries = calloc(FAKE_ENTRIES, sizeof *entries);
+    assert(entries);
+    event.read.end_offset = partition->end;
+    if (partition->read_offset > partition->end)
+        event.err = ERR_OUT_OF_RANGE;
+    for (uint32_t i = 0; i < partition->count && !event.err; i++) {
+        if (partition->entries[i].base + partition->entries[i].count <= partition->read_offset)
+            continue;
+        entries[event.read.count] = partition->entries[i];
+        buf_ref(entries[event.read.count++].buf);
+    }
+    event.read.entries = entries;
+    partition->reading = false;
+    fake_event_add(conn, &event)->entries = entries;
+}
+
+/* Takes over buf, which holds one entry of `count` messages. */
+static inline void fake_partition_add(struct conn *conn, uint64_t id, struct buf *buf,
+                                      uint32_t count)
+{
+    struct fake_partition *partition = fake_partition(conn, id);
+    if (!partition || partition->count == FAKE_ENTRIES) {
+        buf_unref(buf);
+        return;
+    }
+    partition->entries[partition->count++] =
+        (struct entry){.base = partition->end,
+                       .count = count,
+                       .data = slice_make(buf->data, buf->capacity),
+                       .buf = buf};
+    partition->end += count;
+    fake_serve(conn, partition);
+}
+
+static void fake_partition_command(struct conn *conn, const struct command *command)
+{
+    struct fake_partition *partition = fake_partition(conn, command->object);
+    struct event gone = {.type = EVENT_READ, .err = ERR_NOT_FOUND, .asker = command->asker};
+    switch (command->type) {
+    case COMMAND_OFFSETS:
+        fake_answer(conn, command, partition ? ERR_NONE : ERR_NOT_FOUND,
+                    partition && command->offsets.query == OFFSET_LATEST ? partition->end : 0, 0);
+        break;
+    case COMMAND_READ:
+        if (!partition) {
+            fake_event_add(conn, &gone);
+            break;
+        }
+        partition->reading = true;
+        partition->reader = command->asker;
+        partition->read_offset = command->read.offset;
+        fake_serve(conn, partition);
+        break;
+    default: /* COMMAND_READ_STOP */
+        if (partition && partition->reading && partition->reader.tag == command->asker.tag)
+            partition->reading = false;
+    }
+}
+
 void conn_command(struct conn *conn, const struct command *command)
 {
     conn->commands++;
-    struct event event = {.type = EVENT_READ, .asker = command->asker};
     switch (command->type) {
     case COMMAND_CATALOG:
         fake_catalog(conn, command, command->parts->root);
@@ -487,13 +587,9 @@ void conn_command(struct conn *conn, const struct command *command)
         fake_channel_gone(conn, command);
         return;
     case COMMAND_OFFSETS:
-        fake_answer(conn, command, ERR_NONE, 0, 0);
-        return;
     case COMMAND_READ:
-        event.err = ERR_NOT_FOUND; /* topics hold nothing here, not even a wait */
-        fake_event_add(conn, &event);
-        return;
     case COMMAND_READ_STOP:
+        fake_partition_command(conn, command);
         return;
     default:
         break;
@@ -503,6 +599,22 @@ void conn_command(struct conn *conn, const struct command *command)
         fake_queue_command(conn, command, queue);
     else if (command->asker.tag)
         fake_answer(conn, command, ERR_NOT_FOUND, 0, 0);
+}
+
+static struct buf *fake_entry(const struct publish *publish)
+{
+    size_t len = 0;
+    for (int i = 0; i < 3; i++)
+        len += publish->pieces[i].len;
+    struct buf *buf = buf_create(len, 0, NULL);
+    assert(buf);
+    uint8_t *at = buf->data;
+    for (int i = 0; i < 3; i++) {
+        if (publish->pieces[i].len)
+            memcpy(at, publish->pieces[i].data, publish->pieces[i].len);
+        at += publish->pieces[i].len;
+    }
+    return buf;
 }
 
 static void fake_append(struct conn *conn, const struct publish *publish, uint64_t id)
@@ -515,18 +627,8 @@ static void fake_append(struct conn *conn, const struct publish *publish, uint64
         queue->messages = realloc(queue->messages, queue->capacity * sizeof *queue->messages);
         assert(queue->messages);
     }
-    size_t len = 0;
-    for (int i = 0; i < 3; i++)
-        len += publish->pieces[i].len;
-    struct buf *buf = buf_create(len, 0, NULL);
-    assert(buf);
-    uint8_t *at = buf->data;
-    for (int i = 0; i < 3; i++) {
-        if (publish->pieces[i].len)
-            memcpy(at, publish->pieces[i].data, publish->pieces[i].len);
-        at += publish->pieces[i].len;
-    }
-    queue->messages[queue->count] = (struct fake_message){.offset = queue->count, .buf = buf};
+    queue->messages[queue->count] =
+        (struct fake_message){.offset = queue->count, .buf = fake_entry(publish)};
     queue->count++;
 }
 
@@ -553,8 +655,11 @@ uint32_t conn_publish(struct conn *conn, const struct publish *publish)
     route_reset(&conn->targets);
     route_from_exchange(conn->catalog, publish->exchange, publish->message, &conn->targets);
     for (uint32_t i = 0; i < conn->targets.count; i++) {
-        if (conn->targets.items[i].kind == TARGET_QUEUE)
-            fake_append(conn, publish, conn->targets.items[i].queue->id);
+        const struct route_target *target = &conn->targets.items[i];
+        if (target->kind == TARGET_QUEUE)
+            fake_append(conn, publish, target->queue->id);
+        else
+            fake_partition_add(conn, target->topic->partitions[0], fake_entry(publish), 1);
         fake_published(conn, publish);
     }
     return conn->targets.count;
@@ -582,11 +687,15 @@ static inline struct conn *fake_open(const struct face *face)
 
 static inline void fake_events(struct conn *conn)
 {
-    for (uint32_t i = 0; i < conn->event_count; i++) {
+    for (uint32_t i = 0; i < conn->event_count; i++) { /* more may come meanwhile */
         struct fake_event event = conn->events[i];
         event.event.detail = slice_of(event.detail);
         if (!conn->closed)
             conn->face->event(conn->self, &event.event);
+        for (uint32_t e = 0;
+             conn->closed && event.event.type == EVENT_READ && e < event.event.read.count; e++)
+            buf_unref(event.entries[e].buf);
+        free(event.entries);
         buf_unref(event.buf);
     }
     conn->event_count = 0;
@@ -636,6 +745,9 @@ static inline void fake_close(struct conn *conn)
     fake_events(conn);
     for (uint32_t i = 0; i < conn->queue_count; i++)
         fake_queue_empty(&conn->queues[i]);
+    for (uint32_t i = 0; i < conn->partition_count; i++)
+        for (uint32_t e = 0; e < conn->partitions[i].count; e++)
+            buf_unref(conn->partitions[i].entries[e].buf);
     route_done(&conn->targets);
     catalog_destroy(conn->catalog);
     free(conn->events);
