@@ -50,7 +50,8 @@ static void start(struct request *request, const void *message)
         in->allow_auto_topic_creation && conn_config(request->kafka->conn)->auto_create_topics;
     for (int32_t i = 0; ok && make && i < in->topics_count; i++) {
         struct slice name = in->topics[i].name;
-        if (name.len && topic_name_valid(name) && topic_named(request, name) == NULL)
+        bool by_name = name.len && uuid_is_zero(&in->topics[i].topic_id);
+        if (by_name && topic_name_valid(name) && topic_named(request, name) == NULL)
             ok = topic_make(request, (uint32_t)i, name);
     }
     if (!ok)
@@ -103,7 +104,7 @@ static bool asked_fill(struct request *request, int32_t index,
 {
     const struct metadata *state = request->state;
     const struct kafka_metadata_request_topic *asked = &state->in->topics[index];
-    bool by_id = asked->name.data == NULL && !uuid_is_zero(&asked->topic_id);
+    bool by_id = !uuid_is_zero(&asked->topic_id);
     const struct topic *topic =
         by_id ? topic_identified(request, &asked->topic_id) : topic_named(request, asked->name);
     if (topic)

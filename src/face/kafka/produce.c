@@ -31,6 +31,7 @@ static void partition_refuse(struct produce *produce,
     produce->refused = true;
     partition->error_code = code;
     partition->base_offset = -1;
+    partition->log_append_time_ms = -1;
     if (why)
         partition->error_message = slice_of(why);
 }
@@ -103,12 +104,14 @@ static void batch_send(struct request *request, uint32_t index, uint64_t partiti
 static bool batch_send_stamped(struct request *request, uint32_t index, uint64_t partition,
                                const struct kafka_batch *batch)
 {
+    struct produce *produce = request->state;
     uint8_t *copy = malloc(batch->bytes.len);
     if (copy == NULL)
         return false;
     int64_t now_ms = conn_wall_ms(request->kafka->conn);
     memcpy(copy, batch->bytes.data, batch->bytes.len);
     kafka_batch_stamp(copy, batch->bytes.len, now_ms);
+    produce->partitions[index].log_append_time_ms = now_ms;
     batch_send(request, index, partition, batch, slice_make(copy, batch->bytes.len), now_ms);
     free(copy);
     return true;
@@ -208,7 +211,6 @@ static void answer(struct request *request, uint32_t index, const struct event *
         return;
     }
     partition->base_offset = (int64_t)event->value;
-    partition->log_append_time_ms = (int64_t)event->value2;
 }
 
 static void finish(struct request *request)
