@@ -563,7 +563,7 @@ struct rig_message {
     bool transient;
     int64_t expiry_ms; /* from now; 0: none */
     uint64_t conn;     /* wants a confirm; 0: none */
-    size_t padding;    /* bytes in front of the text: of its properties */
+    size_t padding;    /* zeroes behind the text */
 };
 
 /* Publishes to some objects of one cell; returns the sequence number of the confirm. */
@@ -572,7 +572,7 @@ static inline uint64_t rig_publish_to(struct rig *rig, const uint64_t *targets, 
 {
     rig_times(rig);
     size_t text = strlen(message.text);
-    size_t len = ENTRY_HEAD_BYTES + 2 + strlen("key") + 4 + 2 + message.padding + text;
+    size_t len = ENTRY_HEAD_BYTES + 2 + strlen("key") + 4 + 2 + text + message.padding;
     uint8_t *bytes = calloc(1, len);
     int64_t expiry_ms = message.expiry_ms == 0 ? 0 : sim_wall_ms(rig->sim) + message.expiry_ms;
     entry_head_put(bytes, &(struct entry_head){.timestamp_ms = sim_wall_ms(rig->sim),
@@ -584,8 +584,8 @@ static inline uint64_t rig_publish_to(struct rig *rig, const uint64_t *targets, 
     *at++ = 3;
     memcpy(at, "key", 3);
     at += 3;
-    be32_put(at, (uint32_t)(2 + message.padding)); /* no properties; padding is never read */
-    at += 4 + 2 + message.padding;
+    be32_put(at, 2); /* no properties */
+    at += 4 + 2;
     memcpy(at, message.text, text);
     struct cell_publish publish = {
         .persistent = !message.transient,

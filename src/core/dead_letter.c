@@ -84,77 +84,104 @@ static bool send_to_cells(struct queue *queue, struct move *move,
     for (uint32_t i = 0; i < targets->count; i++)
         ids[i] = target_id(&targets->items[i], move->offset);
     for (uint32_t number = 0; number < cells; number++) {
-        uint64_t theirs[RECORD_TARGETS_MAX];
         uint32_t count = 0;
-        for (uint32_t i = 0; i < targets->count && count < RECORD_TARGETS_MAX; i++) {
+        for (uint32_t i = 0; i < targets->count; i++) {
             if (cell_of(ids[i], cells) == number)
-                theirs[count++] = ids[i];
+                move->targets[count++] = ids[i];
         }
-        if (count == 0)
+        if (count == 0 || number == cell->config.number)
             continue;
-        if (number == cell->config.number) {
-            memcpy(move->targets, theirs, count * sizeof *theirs);
-            move->target_count = count;
-            continue;
-        }
         move->awaited++;
         struct cell_publish publish = {
             .asker = {.conn = CELL_ASKER | cell->config.number},
             .seq = move->seq,
             .persistent = (entry_head_get(entry).flags & ENTRY_PERSISTENT) != 0,
-            .targets = theirs,
+            .targets = move->targets,
             .target_count = count,
             .pieces = {entry},
         };
         cell->config.out->publish(cell->config.ctx, number, &publish);
     }
+    move->target_count = 0;
+    for (uint32_t i = 0; i < targets->count; i++) {
+        if (cell_of(ids[i], cells) == cell->config.number)
+            move->targets[move->target_count++] = ids[i];
+    }
     free(ids);
     return true;
 }
 
-/* Settles the message here and appends it to this cell's targets, in one record. */
-static enum err finish(struct queue *queue, struct move *move, struct slice entry,
-                       uint32_t body_bytes)
+/* Tells the targets what came. */
+static void announce(struct cell *cell, const struct record *record)
+{
+    for (uint32_t i = 0; i < record->target_count; i++) {
+        uint64_t id = record->targets[i].object;
+        struct queue *queue = i >= record->partition_count ? map_get(&cell->queues, id) : NULL;
+        if (queue != NULL)
+            queue_appended(queue, 0);
+        struct partition *partition =
+            i < record->partition_count ? map_get(&cell->partitions, id) : NULL;
+        if (partition != NULL)
+            partition_route(partition, record->targets[i].base);
+    }
+}
+
+/* Appends the letter to some of this cell's targets; with the last of them the message is settled
+ * in the same record, if both sides are durable: then *settled is set. */
+static enum err append_some(struct queue *queue, const struct move *move, struct slice entry,
+                            uint32_t at, bool *settled)
 {
     struct cell *cell = queue->cell;
-    struct record record = {
-        .type = RECORD_MOVE,
-        .object = queue->ledger.stream.id,
-        .offset = move->offset,
-    };
-    bool to_durable = false;
-    for (uint32_t i = 0; i < move->target_count; i++) {
-        struct queue *target = map_get(&cell->queues, move->targets[i]);
-        struct partition *partition = map_get(&cell->partitions, move->targets[i]);
-        if (partition != NULL) {
-            to_durable = true;
-            record_add_partition(&record, move->targets[i], partition->stream.next);
-        } else if (target != NULL && queue_admits(target) == ERR_NONE) {
-            to_durable = to_durable || target->durable;
-            record_add_queue(&record, move->targets[i], target->ledger.stream.next);
-        }
-    }
-    bool fleeting = ledger_is_fleeting(&queue->ledger, move->offset);
     bool persistent = (entry_head_get(entry).flags & ENTRY_PERSISTENT) != 0;
-    bool durable = queue->durable && !fleeting;
-    bool atomic = durable && to_durable && persistent;
-    record.body_bytes = durable ? body_bytes : 0;
-    if (!atomic) /* one side lives in memory only: nothing to keep together on disk */
-        record.type = RECORD_APPEND;
-    if (record.target_count > 0) {
-        enum err err = cell_append(cell, &record, to_durable && persistent, &entry, 1);
+    bool leaves_disk = queue->durable && !ledger_is_fleeting(&queue->ledger, move->offset);
+    struct record durable = {.type = RECORD_APPEND}, fleeting = {.type = RECORD_APPEND};
+    uint32_t end = at + RECORD_TARGETS_MAX;
+    for (; at < end && at < move->target_count; at++) {
+        uint64_t id = move->targets[at];
+        struct queue *target = map_get(&cell->queues, id);
+        struct partition *partition = target == NULL ? map_get(&cell->partitions, id) : NULL;
+        if (partition != NULL)
+            record_add_partition(&durable, id, partition->stream.next);
+        else if (target != NULL && queue_admits(target) == ERR_NONE)
+            record_add_queue(target->durable && persistent ? &durable : &fleeting, id,
+                             target->ledger.stream.next);
+    }
+    enum err err = ERR_NONE;
+    if (durable.target_count > 0) {
+        if (at == move->target_count && leaves_disk) {
+            durable.type = RECORD_MOVE;
+            durable.object = queue->ledger.stream.id;
+            durable.offset = move->offset;
+            durable.body_bytes = move->body_bytes;
+        }
+        err = cell_append(cell, &durable, true, &entry, 1);
         if (err != ERR_NONE)
             return err;
-        cell->stats.dead_lettered++;
+        *settled = durable.type == RECORD_MOVE;
+        announce(cell, &durable);
     }
+    if (fleeting.target_count > 0) {
+        err = cell_append(cell, &fleeting, false, &entry, 1);
+        if (err == ERR_NONE)
+            announce(cell, &fleeting);
+    }
+    return *settled ? ERR_NONE : err;
+}
+
+/* The message leaves its queue: to the targets in this cell, after those in others. On an error it
+ * is still there. */
+static enum err finish(struct queue *queue, struct move *move, struct slice entry)
+{
+    bool settled = false;
+    for (uint32_t at = 0; at < move->target_count; at += RECORD_TARGETS_MAX) {
+        enum err err = append_some(queue, move, entry, at, &settled);
+        if (err != ERR_NONE)
+            return err;
+    }
+    queue->cell->stats.dead_lettered++;
     moving_ends(queue, move);
-    if (record.target_count == 0 || !atomic)
-        settle_one(queue, move->offset, body_bytes);
-    for (uint32_t i = record.partition_count; i < record.target_count; i++) {
-        struct queue *target = map_get(&cell->queues, record.targets[i].object);
-        if (target != NULL)
-            queue_appended(target, 0);
-    }
+    if (!settled)
+        settle_one(queue, move->offset, move->body_bytes);
     return ERR_NONE;
 }
 
@@ -210,21 +237,25 @@ static void try_later(struct move *move)
     move->entry = NULL;
     move->failed = false;
     move->target_count = 0;
-    list_insert(&queue->moves, &move->link);
-    if (queue->timer.node.place == 0)
-        cell_timer(queue->cell, &queue->timer, queue->cell->now_ms + RETRY_MS);
+    list_insert(queue->moves.next, &move->link);
+    queue->retry_ms = queue->cell->now_ms + RETRY_MS;
+    queue_wake(queue); /* which sets the timer */
 }
 
 static void start(struct queue *queue, struct move *move, struct slice entry)
 {
     struct cell *cell = queue->cell;
-    uint32_t body_bytes = entry_body_bytes(entry);
     struct arena arena;
     arena_init(&arena, MOVE_ARENA_BYTES, MOVE_ARENA_LIMIT);
     struct slice letter = compose(queue, move->death, entry, &arena);
+    if (cell->route.no_memory) {
+        try_later(move);
+        arena_done(&arena);
+        return;
+    }
     if (letter.data == NULL) {
         moving_ends(queue, move);
-        settle_one(queue, move->offset, body_bytes);
+        settle_one(queue, move->offset, move->body_bytes);
         move_free(move);
         arena_done(&arena);
         return;
@@ -236,9 +267,11 @@ static void start(struct queue *queue, struct move *move, struct slice entry)
     } else if (move->awaited > 0) {
         memcpy(move->entry, letter.data, letter.len);
         move->entry_len = letter.len;
-        if (!map_put(&cell->moves, move->seq, move))
+        if (!map_put(&cell->moves, move->seq, move)) {
+            move_free(move);
             cell_fail(cell, ERR_NO_MEMORY);
-    } else if (finish(queue, move, letter, body_bytes) == ERR_NONE) {
+        }
+    } else if (finish(queue, move, letter) == ERR_NONE) {
         move_free(move);
     } else {
         try_later(move);
@@ -279,6 +312,8 @@ void queue_bury_refused(struct queue *queue, const struct slice pieces[3])
 void queue_work_moves(struct queue *queue)
 {
     for (int i = 0; i < MOVE_ROUND && !list_empty(&queue->moves); i++) {
+        if (queue->cell->now_ms < queue->retry_ms || queue->cell->failure != ERR_NONE)
+            return;
         struct move *move = list_entry(queue->moves.next, struct move, link);
         struct entry entry;
         enum stream_found found = queue_peek(queue, move->offset, &entry);
@@ -341,7 +376,7 @@ void queue_moved(struct cell *cell, uint64_t seq, enum err err)
     }
     if (move->queue != NULL) {
         struct slice entry = slice_make(move->entry, move->entry_len);
-        if (finish(move->queue, move, entry, entry_body_bytes(entry)) != ERR_NONE) {
+        if (finish(move->queue, move, entry) != ERR_NONE) {
             try_later(move);
             return;
         }

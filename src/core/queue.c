@@ -306,6 +306,8 @@ static void set_timer(struct queue *queue, int64_t message_wall_ms)
         if (at < due)
             due = at;
     }
+    if (!list_empty(&queue->moves) && queue->retry_ms > cell->now_ms && queue->retry_ms < due)
+        due = queue->retry_ms;
     if (due == INT64_MAX)
         cell_timer_off(cell, &queue->timer);
     else

@@ -67,11 +67,12 @@ struct queue {
     struct map leases;            /* by offset */
     struct list subscriptions;    /* active, highest priority first, then by turn */
     struct list moves;
-    struct list gets; /* struct parked_get: COMMAND_GETs that wait for a read */
-    uint64_t aged;    /* below it: was there at the last turn's end, so it may expire */
+    int64_t retry_ms;       /* moves wait until then */
+    struct list gets;       /* struct parked_get: COMMAND_GETs that wait for a read */
+    uint64_t aged;          /* below it: was there at the last turn's end, so it may expire */
     uint32_t moving;        /* on moves, and those handed to other cells */
     uint64_t unready_bytes; /* bodies of what is leased or moving, as far as known */
-    int64_t used_ms;  /* last use, for x-expires */
+    int64_t used_ms;        /* last use, for x-expires */
     struct stream_load load;
 };
 
