@@ -159,7 +159,7 @@ static void objects_piece(struct store *store)
     if (checkpoint->more && commit->batch.used < OBJECTS_BYTES)
         return;
     commit->last = !checkpoint->more;
-    if (commit->batch.failed || (commit->last && !trims_gather(store))) {
+    if (commit->batch.failed || !trims_gather(store)) {
         checkpoint_failed(store, ERR_NO_MEMORY);
         return;
     }

@@ -3,6 +3,7 @@
 #include "store/rig.h"
 
 #include "store/state.h"
+#include "store/verify.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -229,6 +230,58 @@ static void old_journal_files_that_a_crash_left_do_no_harm(void **state)
         assert_true(rig_verify(rig) >= 0);
         world_destroy(world);
     }
+}
+
+static void damage_print(void *ctx, const char *text)
+{
+    (void)ctx;
+    print_message("%s\n", text);
+}
+
+static void many_objects_go_in_several_transactions(void **state)
+{
+    (void)state;
+    uint8_t *bulk = calloc(1, RIG_BULK_BYTES);
+    bool partly = false;
+    assert_non_null(bulk);
+    for (uint64_t turns = 1;; turns++) { /* a crash after so many requests of the checkpoint */
+        struct world *world;
+        struct rig *rig = world_create(&world, 1);
+        rig->bulk = bulk;
+        assert_int_equal(rig_open(rig), ERR_NONE);
+        append(rig, 400);
+        checkpoint(rig);
+        assert_int_equal(rig_trim(rig, 0, 100), ERR_NONE);
+        assert_int_equal(rig_trim(rig, 1, 100), ERR_NONE);
+        append(rig, 40);
+        flush(rig);
+        rig->bulk_changed = 20;
+        rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
+        bool more = true;
+        for (uint64_t i = 0; i < turns && more; i++)
+            more = double_turn(rig->disk);
+        rig->committed = rig->appended;
+        reopen(rig, DOUBLE_DROP);
+        assert_int_equal(rig_count(rig), 440);
+        assert_true(rig_verify(rig) >= 0);
+        struct verify_report report = {.damage = damage_print};
+        assert_int_equal(verify_cell(&rig->disk->disk, rig->state, RIG_PATH, 7, &report), ERR_NONE);
+        assert_int_equal(report.damaged, 0);
+        uint64_t restored = rig->bulk_restored;
+        partly |= restored > 0 && restored < 20;
+        rig->appended = rig->committed = 440;
+        append(rig, 40);
+        checkpoint(rig);
+        assert_true(rig_verify(rig) >= 0);
+        assert_int_equal(rig->store->extents.files[0]->info.blocks, 2); /* of streams 2 and 3 */
+        world_destroy(world);
+        if (!more) {
+            assert_int_equal(restored, 20);
+            assert_true(partly);
+            break;
+        }
+    }
+    free(bulk);
 }
 
 static void an_unused_store_stops_without_touching_the_disk(void **state)
@@ -659,6 +712,7 @@ int main(void)
         cmocka_unit_test(full_files_bring_checkpoints_and_are_used_again),
         cmocka_unit_test(an_orderly_stop_leaves_no_journal),
         cmocka_unit_test(old_journal_files_that_a_crash_left_do_no_harm),
+        cmocka_unit_test(many_objects_go_in_several_transactions),
         cmocka_unit_test(an_unused_store_stops_without_touching_the_disk),
         cmocka_unit_test(entries_that_left_memory_are_copied_from_the_journal),
         cmocka_unit_test(damage_in_the_journal_is_not_copied),

@@ -1,7 +1,8 @@
-/* The checkpoint's transaction: one batch with the objects gathered, and in the last one also the
- * blocks of the new extent, the rows that trims, drops and rewriting made void, the extents'
- * counts, and the journal position from which the next start replays. The batch is built and
- * committed by a job; readers of the state store go on meanwhile and see the state before it. */
+/* The checkpoint's transaction: one batch with the objects gathered, the rows that trims and drops
+ * made void (an object may reflect them, and replay then passes over them), the extents' counts,
+ * and in the last one also the blocks of the new extent, those that rewriting made void, and the
+ * journal position from which the next start replays. The batch is built and committed by a job;
+ * readers of the state store go on meanwhile and see the state before it. */
 #include "store/checkpoint.h"
 
 #include "store/inside.h"
@@ -96,7 +97,7 @@ static enum err trims_void(struct store *store)
             err = index_row_from(store->config.state, commit->reader, trim->stream, row.end, &row);
             if (err != ERR_NONE || row.end > trim->first)
                 break;
-            if (!was_replaced(&checkpoint->rewrite, row.stream, row.base))
+            if (!commit->last || !was_replaced(&checkpoint->rewrite, row.stream, row.base))
                 row_void(commit, row.stream, row.base, row.extent, extent_block_bytes(row.body));
         }
         if (err != ERR_NONE && err != ERR_NOT_FOUND)
@@ -183,21 +184,37 @@ static void extents_put(struct commit *commit)
     }
 }
 
-static enum err batch_build(struct store *store)
+/* Blocks whose live entries were copied; those that a transaction before this one removed, for
+ * they were trimmed since, are left out. */
+static enum err replaced_void(struct store *store)
 {
-    struct checkpoint *checkpoint = &store->checkpoint;
-    struct commit *commit = &checkpoint->commit;
-    struct rewrite *rewrite = &checkpoint->rewrite;
-    if (checkpoint->trim_count > 1)
-        qsort(checkpoint->trims, checkpoint->trim_count, sizeof *checkpoint->trims, trim_compare);
+    struct commit *commit = &store->checkpoint.commit;
+    struct rewrite *rewrite = &store->checkpoint.rewrite;
     if (rewrite->count > 1)
         qsort(rewrite->replaced, rewrite->count, sizeof *rewrite->replaced, replaced_compare);
     for (uint64_t i = 0; i < rewrite->count; i++) {
         const struct replaced *old = &rewrite->replaced[i];
-        row_void(commit, old->stream, old->base, old->extent, old->bytes);
+        struct index_row row;
+        enum err err =
+            index_row_from(store->config.state, commit->reader, old->stream, old->base, &row);
+        if (err == ERR_NONE && row.base == old->base && row.extent == old->extent)
+            row_void(commit, old->stream, old->base, old->extent, old->bytes);
+        else if (err != ERR_NONE && err != ERR_NOT_FOUND)
+            return err;
     }
-    enum err err = trims_void(store);
-    if (err == ERR_NONE && checkpoint->writer.file != NULL)
+    return ERR_NONE;
+}
+
+static enum err batch_build(struct store *store)
+{
+    struct checkpoint *checkpoint = &store->checkpoint;
+    struct commit *commit = &checkpoint->commit;
+    if (checkpoint->trim_count > 1)
+        qsort(checkpoint->trims, checkpoint->trim_count, sizeof *checkpoint->trims, trim_compare);
+    enum err err = commit->last ? replaced_void(store) : ERR_NONE;
+    if (err == ERR_NONE)
+        err = trims_void(store);
+    if (err == ERR_NONE && commit->last && checkpoint->writer.file != NULL)
         err = rows_add(store);
     extents_put(commit);
     if (err == ERR_NONE)
@@ -231,7 +248,7 @@ static void commit_run(struct disk_op *op)
         op->err = disk_sync(commit->unsynced[i]->file);
     if (op->err == ERR_NONE)
         op->err = state_ready(store);
-    if (op->err == ERR_NONE && commit->last && !commit->built) {
+    if (op->err == ERR_NONE && !commit->built) {
         op->err = batch_build(store);
         commit->built = op->err == ERR_NONE;
     }
@@ -266,6 +283,17 @@ static void unsynced_release(struct store *store)
     commit->unsynced_count = 0;
 }
 
+static void committed_last(struct store *store)
+{
+    struct checkpoint *checkpoint = &store->checkpoint;
+    checkpoint->trim_count = 0;
+    checkpoint->failures = 0;
+    checkpoint->phase = CHECKPOINT_LEAVE;
+    checkpoint->at = store->indexed.next;
+    extent_writer_done(&checkpoint->writer);
+    store->stats.checkpoints++;
+}
+
 static void commit_done(struct disk_op *op)
 {
     struct commit *commit = list_entry(op, struct commit, op);
@@ -287,25 +315,21 @@ static void commit_done(struct disk_op *op)
     if (err == ERR_NONE && extents->reader == NULL)
         err = backend->reader_open(extents->state, &extents->reader);
     state_batch_done(&commit->batch);
-    if (err == ERR_NONE && commit->last) {
+    commit->built = false;
+    if (err != ERR_NONE) {
+        checkpoint_failed(store, err);
+    } else {
         extents->meta = commit->meta;
-        if (store->journal.synced < checkpoint->end)
-            store->journal.synced = checkpoint->end;
         err = table_update(store);
         if (err != ERR_NONE) { /* it is committed, but this store cannot follow */
             store_fail(store, err);
             return;
         }
-        checkpoint->trim_count = 0;
-        checkpoint->failures = 0;
-        checkpoint->phase = CHECKPOINT_LEAVE;
-        checkpoint->at = store->indexed.next;
-        extent_writer_done(&checkpoint->writer);
-        store->stats.checkpoints++;
-    } else if (err == ERR_NONE) {
+        if (store->journal.synced < checkpoint->end)
+            store->journal.synced = checkpoint->end;
         checkpoint->phase = CHECKPOINT_OBJECTS;
-    } else {
-        checkpoint_failed(store, err);
+        if (commit->last)
+            committed_last(store);
     }
     checkpoint_advance(store);
 }
@@ -349,20 +373,22 @@ void commit_start(struct store *store)
 {
     struct checkpoint *checkpoint = &store->checkpoint;
     struct commit *commit = &checkpoint->commit;
-    if (!commit->built && (!unsynced_gather(store) || (commit->last && !extents_snapshot(store)))) {
+    if (!commit->built && (!unsynced_gather(store) || !extents_snapshot(store))) {
         unsynced_release(store);
         checkpoint_failed(store, ERR_NO_MEMORY);
         return;
     }
     commit->store = store;
     commit->state = store->extents.state != NULL ? store->extents.state : commit->state;
-    commit->meta = (struct index_meta){.cell = store->config.cell,
-                                       .chain = checkpoint->chain,
-                                       .position = checkpoint->position,
-                                       .index = checkpoint->index,
-                                       .least_end = checkpoint->end,
-                                       .next_extent = store->extents.meta.next_extent +
-                                                      (checkpoint->writer.file != NULL)};
+    commit->meta = store->extents.meta;
+    if (commit->meta.least_end < checkpoint->end)
+        commit->meta.least_end = checkpoint->end;
+    if (commit->last) {
+        commit->meta.chain = checkpoint->chain;
+        commit->meta.position = checkpoint->position;
+        commit->meta.index = checkpoint->index;
+        commit->meta.next_extent += checkpoint->writer.file != NULL;
+    }
     commit->busy = true;
     commit->op.done = commit_done;
     disk_run(store->config.disk, commit_run, &commit->op);

@@ -18,6 +18,8 @@ struct rig_stream {
     bool changed;
 };
 
+#define RIG_BULK_BYTES (1u << 20)
+
 struct rig_trimming {
     uint64_t end, stream, first;
 };
@@ -43,6 +45,8 @@ struct rig {
     bool sync;
     size_t size; /* of entries, about */
     uint8_t object[32];
+    const uint8_t *bulk; /* RIG_BULK_BYTES, of each large object */
+    uint64_t bulk_changed, bulk_restored;
 };
 
 static inline size_t rig_len(const struct rig *rig, uint64_t number)
@@ -111,6 +115,10 @@ static inline enum err rig_replay(void *ctx, uint64_t pos, struct slice record)
 static inline enum err rig_restore(void *ctx, uint8_t kind, uint64_t id, struct slice value)
 {
     struct rig *rig = ctx;
+    if (kind == 2) {
+        rig->bulk_restored++;
+        return ERR_NONE;
+    }
     if (kind != 1 || id >= RIG_STREAMS || value.len != 24)
         return ERR_CORRUPT;
     struct rig_stream *owner = &rig->streams[id];
@@ -122,6 +130,12 @@ static inline enum err rig_restore(void *ctx, uint8_t kind, uint64_t id, struct 
 static inline bool rig_next_changed(void *ctx, struct store_object *out)
 {
     struct rig *rig = ctx;
+    if (rig->bulk_changed > 0) { /* large objects, so that one transaction does not hold them all */
+        *out = (struct store_object){.kind = 2,
+                                     .id = --rig->bulk_changed,
+                                     .value = {.data = rig->bulk, .len = RIG_BULK_BYTES}};
+        return true;
+    }
     for (uint64_t i = 0; i < RIG_STREAMS; i++) {
         struct rig_stream *owner = &rig->streams[i];
         if (!owner->changed)
@@ -203,6 +217,7 @@ static inline enum err rig_open(struct rig *rig)
     rig->failed = ERR_NONE;
     rig->replayed = 0;
     rig->trims = rig->trims_done = 0;
+    rig->bulk_restored = 0;
     rig->store = NULL;
     for (uint64_t i = 0; i < RIG_STREAMS; i++) {
         rig->streams[i] = (struct rig_stream){0};
