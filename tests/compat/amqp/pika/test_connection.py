@@ -215,7 +215,7 @@ def test_the_broker_sends_heartbeats_at_half_the_agreed_time(wire):
     for _ in range(3):
         assert isinstance(peer.receive(), frame.Heartbeat)
         peer.send(frame.Heartbeat())
-    assert time.monotonic() - began < 3.5
+    assert time.monotonic() - began < 6  # 1.5, on a machine with nothing else to do
 
 
 def test_a_client_that_misses_its_heartbeats_is_disconnected(wire):
