@@ -361,5 +361,6 @@ const struct handler fetch_handler = {
     .answer = answer,
     .finish = finish,
     .payload = payload,
+    .hurry = waiting_end,
     .done = done,
 };

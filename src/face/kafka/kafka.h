@@ -48,6 +48,9 @@ struct handler {
     void (*finish)(struct request *request);
     /* The payload that the response leaves out, at its turn. NULL: none does. */
     void (*payload)(struct request *request, const void *payload);
+    /* Other requests wait behind it: whatever it waits for, it should not any longer. NULL: it does
+     * not wait for longer than it must. */
+    void (*hurry)(struct request *request);
     /* The response has left, or never will: gives up what is not in the arena. NULL: nothing. */
     void (*done)(struct request *request);
 };
@@ -89,6 +92,7 @@ struct kafka {
     struct request *requests[REQUESTS_MAX]; /* by sequence % REQUESTS_MAX */
     struct request *spare;
     uint32_t spare_count;
+    uint32_t hurriable; /* requests in flight that can be hurried */
     enum sasl_stage sasl;
     bool held, closing, sending;
 };

@@ -12,7 +12,8 @@
 
 enum {
     SPARE_MAX = 4,
-    RESERVE_MAX = 64 << 10, /* what conn_reserve gives at most */
+    SPARE_BYTES_MAX = 16 << 10, /* a spare request's memory */
+    RESERVE_MAX = 64 << 10,     /* what conn_reserve gives at most */
     FRAME_LENGTH_BYTES = 4,
 };
 
@@ -79,8 +80,10 @@ static void request_retire(struct kafka *kafka)
     kafka->requests[kafka->oldest++ % REQUESTS_MAX] = NULL;
     if (request->handler && request->handler->done)
         request->handler->done(request);
-    if (kafka->spare_count < SPARE_MAX) {
-        arena_reset(&request->arena);
+    if (request->handler && request->handler->hurry)
+        kafka->hurriable--;
+    arena_reset(&request->arena);
+    if (kafka->spare_count < SPARE_MAX && request->arena.held_bytes <= SPARE_BYTES_MAX) {
         request->next_spare = kafka->spare;
         kafka->spare = request;
         kafka->spare_count++;
@@ -307,6 +310,7 @@ static bool request_match(struct request *request, const struct kafka_request_he
         return false;
     request->api = api;
     request->handler = kafka_handlers[api - kafka_apis];
+    request->kafka->hurriable += request->handler->hurry != NULL;
     request->version = header->api_version;
     request->correlation_id = header->correlation_id;
     return header->api_version >= api->version_min && header->api_version <= api->version_max;
@@ -371,6 +375,19 @@ static void request_read(struct request *request, struct slice frame)
     request_start(request, slice_make(reader.at, reader_left(&reader)));
 }
 
+/* The newest request waits for the earlier ones: those that only wait for something to come are
+ * cut short. Unless it is of that kind itself, or two would cut each other short for ever. */
+static void requests_hurry(struct kafka *kafka, const struct request *newest)
+{
+    if (kafka->hurriable == 0 || newest->handler == NULL || newest->handler->hurry)
+        return;
+    for (uint32_t sequence = kafka->oldest; sequence != newest->sequence; sequence++) {
+        struct request *request = kafka->requests[sequence % REQUESTS_MAX];
+        if (request->stage == REQUEST_RUNNING && request->handler->hurry)
+            request->handler->hurry(request);
+    }
+}
+
 void request_take(struct kafka *kafka, struct slice frame)
 {
     struct request *request = request_create(kafka);
@@ -379,6 +396,7 @@ void request_take(struct kafka *kafka, struct slice frame)
         return;
     }
     request_read(request, frame);
+    requests_hurry(kafka, request);
     requests_send(kafka);
 }
 
