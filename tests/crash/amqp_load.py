@@ -318,6 +318,11 @@ class AmqpLoad:
         self.publishing = self.running and self.backlog < BACKLOG_MAX
         self.loop.turn(0.002 if self.publishing else 0.01)
 
+    def turn_for(self, seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.turn()
+
     def turn_until(self, condition, what, wait_s=ANSWER_WAIT_S):
         deadline = time.monotonic() + wait_s
         while not condition():
@@ -338,9 +343,7 @@ class AmqpLoad:
         deadline = time.monotonic() + DRAIN_WAIT_S
         empty = 0
         while empty < 3:
-            until = time.monotonic() + DRAIN_POLL_S
-            while time.monotonic() < until:
-                self.turn()
+            self.turn_for(DRAIN_POLL_S)
             self.turn_until(lambda: self.caller.link.open, "a connection")
             idle = self.now - self.delivered_at > 2 * DRAIN_POLL_S
             left = self.caller.messages_ready() if idle else None

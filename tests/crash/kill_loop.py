@@ -87,6 +87,7 @@ class Broker:
         self.folder, self.power, self.incarnation = folder, power, incarnation
         self.listen = None
         self.server = None
+        self.ready_ms = []
         self.ended_at = {}  # incarnation -> when it was told to end
         self.counts = {"kill": 0, "starting": 0, "term": 0, "starts": 0}
         self.unsynced = dict.fromkeys(("lost", "kept", "torn"), 0)  # writes, in power cuts
@@ -113,6 +114,7 @@ class Broker:
     def start(self, step=None):
         self.server_make(step)
         self.server.start()
+        self.ready_ms.append(self.server.ready_ms)
         self.listen = self.listen or [f"{face}={self.server.hostport(face)}"
                                       for face in ("amqp", "kafka")]
 
@@ -280,11 +282,11 @@ class Children:
 
 
 def outages(ended_at, confirms):
-    """Seconds from an end that clients could notice to the next confirm that anybody got."""
+    """(seconds, incarnation) from each end to the next confirm that anybody got."""
     spans, since = [], None
     for incarnation in sorted(set(ended_at) | set(confirms)):
         if since is not None and incarnation in confirms:
-            spans.append(confirms[incarnation] - since)
+            spans.append((confirms[incarnation] - since, incarnation))
             since = None
         if since is None and incarnation in ended_at:
             since = ended_at[incarnation]
@@ -318,14 +320,14 @@ def run(args, folder):
     driver = Driver(broker, steps, findings, args.quiet)
     load.start()
     began = time.monotonic()
-    warm = time.monotonic() + 1.0  # the other processes need that long to come up
-    while time.monotonic() < warm:
-        load.turn()
+    load.turn_for(1.0)  # the other processes need that long to come up
     driver.start()
     while driver.is_alive():
         load.turn()
+    load.turn_for(0.5)
     seconds = time.monotonic() - began
     counts = {}
+    ended_at = dict(broker.ended_at)  # from here on nobody publishes all the time
     try:
         if not driver.failed:
             load.quiet()
@@ -350,7 +352,7 @@ def run(args, folder):
         if broker.server.running:
             os.kill(broker.server.pid, signal.SIGKILL)
             broker.end_note()
-    return findings, counts, broker, outages(broker.ended_at, confirms), seconds, driver.kept_up
+    return findings, counts, broker, outages(ended_at, confirms), seconds, driver.kept_up
 
 
 def report(args, findings, counts, broker, spans, seconds, kept_up):
@@ -367,9 +369,13 @@ def report(args, findings, counts, broker, spans, seconds, kept_up):
     confirmed = (counts.get("amqp", {}).get("confirmed", 0) + counts.get("pika", {}).get("confirmed", 0)
                  + counts.get("kafka", {}).get("acknowledged", 0))
     print(f"rate:  {confirmed / max(kept_up, 0.1):.0f} acknowledged a second that it was up")
+    if broker.ready_ms:
+        print(f"start: ready after p50 {statistics.median(broker.ready_ms):.0f} ms, "
+              f"max {max(broker.ready_ms):.0f} ms")
     if spans:
-        print(f"outage: {len(spans)} ended, from the end to the first confirm "
-              f"p50 {statistics.median(spans) * 1000:.0f} ms, max {max(spans) * 1000:.0f} ms")
+        print(f"outage: {len(spans)}, from the end to the next confirm p50 "
+              f"{statistics.median(span for span, _ in spans) * 1000:.0f} ms, max "
+              f"{max(spans)[0] * 1000:.0f} ms (incarnation {max(spans)[1]})")
 
 
 def verdict(args, findings, counts):

@@ -6,10 +6,10 @@
  *
  *     LD_PRELOAD=powercut.so POWERCUT_FIFO=PATH POWERCUT_MODE=honest|late|never weir serve ...
  *
- * honest  fdatasync does what it says
- * late    a disk that lies: fdatasync returns at once, what was written reaches the disk in its
- * order LATE_MS later; a cut loses the rest (in order, so that nothing looks damaged) never
- * fdatasync does nothing; a cut keeps some sectors as above
+ * honest  fdatasync does what it says, SLOW_MS later than it would: the longer it takes, the more
+ * is unsynced when the power goes late    a disk that lies: fdatasync returns at once, what was
+ * written reaches the disk in its order LATE_MS later; a cut loses the rest (in order, so that
+ * nothing looks damaged) never fdatasync does nothing; a cut keeps some sectors as above
  *
  * Not modelled: names (create, rename, remove and growing happen at once) and the state store,
  * which LMDB reads through a mapping of the real file: its writes go through untouched.
@@ -31,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SECTOR = 512, LATE_MS = 40, FDS_MAX = 65536, INODES = 4096 };
+enum { SECTOR = 512, LATE_MS = 40, SLOW_MS = 3, FDS_MAX = 65536, INODES = 4096 };
 
 enum mode { HONEST, LATE, NEVER };
 
@@ -438,6 +438,7 @@ static int data_sync(int fd, int (*sync)(int))
         return sync(fd);
     if (cut.mode != HONEST)
         return 0;
+    usleep(SLOW_MS * 1000);
     int result = sync(fd);
     pthread_mutex_lock(&cut.lock);
     shadow_settle(cut.of_fd[fd], UINT64_MAX);
