@@ -198,6 +198,8 @@ static enum err block_finish(struct extent_writer *writer)
     return writer->used >= WRITE_BYTES ? out_write(writer) : ERR_NONE;
 }
 
+/* Entries copied from different blocks go together only without a gap between them: what is missing
+ * there may stand in a block of its own. */
 static bool block_takes(const struct extent_writer *writer, uint64_t stream,
                         const struct extent_entry *entry, uint64_t sum)
 {
@@ -206,6 +208,7 @@ static bool block_takes(const struct extent_writer *writer, uint64_t stream,
     return writer->block_at != SIZE_MAX && block->stream == stream && entry->base >= block->end &&
            entry->base - block->base <= UINT32_MAX && block->count < EXTENT_ENTRIES_MAX &&
            (sum == UINT64_MAX) == (writer->sum == UINT64_MAX) &&
+           (sum == writer->source || entry->base == block->end) &&
            body + entry->data.len <= EXTENT_BLOCK_BYTES;
 }
 
@@ -236,6 +239,7 @@ enum err extent_writer_add(struct extent_writer *writer, uint64_t stream,
     memcpy(at + ENTRY_HEADER_BYTES, entry->data.data, entry->data.len);
     writer->used += ENTRY_HEADER_BYTES + entry->data.len;
     writer->block_entry_bytes += entry->data.len;
+    writer->source = sum;
     block->count++;
     block->end = entry->base + entry->count;
     int64_t ms = (int64_t)be64_get(entry->data.data);

@@ -88,6 +88,7 @@ struct extent_writer {
     struct extent_block block;
     uint64_t block_entry_bytes;
     uint64_t sum;
+    uint64_t source; /* `sum` of the entry added last: of the block it comes from */
     int64_t peak_ms;
     struct extent_row *rows;
     uint64_t row_count, row_room;
