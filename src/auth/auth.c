@@ -13,7 +13,7 @@ static bool equal_in_constant_time(struct slice a, struct slice b)
 
 enum err auth_check_password(struct slice user, struct slice password, bool from_loopback)
 {
-    bool right = equal_in_constant_time(user, slice_of("guest")) &
-                 equal_in_constant_time(password, slice_of("guest"));
-    return right && from_loopback ? ERR_NONE : ERR_REFUSED;
+    bool user_right = equal_in_constant_time(user, slice_of("guest"));
+    bool password_right = equal_in_constant_time(password, slice_of("guest"));
+    return user_right && password_right && from_loopback ? ERR_NONE : ERR_REFUSED;
 }
