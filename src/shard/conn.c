@@ -49,7 +49,8 @@ static void *accepted(void *user, struct net_conn *net)
     struct shard_listener *listener = user;
     struct shard *shard = listener->shard;
     const struct face *face = listener->face;
-    if (shard->stopping || shard->conn_count >= shard->broker->connections_max)
+    if (shard->stopping ||
+        atomic_load(&shard->broker->connections) >= shard->broker->connections_max)
         return NULL;
     if (shard->free_count == 0 && !grow_slots(shard))
         return NULL;
@@ -73,6 +74,7 @@ static void *accepted(void *user, struct net_conn *net)
     shard->free_count--;
     shard->conns[slot] = conn;
     shard->conn_count++;
+    atomic_fetch_add(&shard->broker->connections, 1);
     return conn;
 }
 
@@ -143,6 +145,7 @@ static void closed(void *user, enum err err)
     shard->conns[slot] = NULL;
     shard->free_slots[shard->free_count++] = slot;
     shard->conn_count--;
+    atomic_fetch_sub(&shard->broker->connections, 1);
     free(conn);
 }
 

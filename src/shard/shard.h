@@ -28,7 +28,7 @@ struct broker {
     uint32_t shard_count, cell_count;
     bool sync;
     uint64_t segment_bytes, memory_limit, connection_output_max;
-    uint32_t connections_max; /* per shard */
+    uint32_t connections_max;
     const struct state_backend *state;
     void (*wake)(void *ctx, uint32_t shard);
     void *wake_ctx;
@@ -38,8 +38,9 @@ struct broker {
     _Atomic uint64_t pressed;
     /* Shards whose disk is full. */
     _Atomic uint64_t blocked;
-    _Atomic uint32_t opened; /* shards whose cells are open */
-    _Atomic bool failed;     /* a cell's storage failed */
+    _Atomic uint32_t connections; /* of all shards */
+    _Atomic uint32_t opened;      /* shards whose cells are open */
+    _Atomic bool failed;          /* a cell's storage failed */
 };
 
 /* Rings and their like. ERR_NO_MEMORY. */
