@@ -64,7 +64,7 @@ struct rig {
     struct cell *cell[RIG_CELLS];
     struct catalog *catalog;
     struct list events, mail;
-    uint64_t segment_bytes, memory_limit;
+    uint64_t segment_bytes, memory_limit, checkpoint_ms;
     bool os; /* durability */
     enum err failed;
     uint32_t stopped;
@@ -290,7 +290,10 @@ static inline void rig_run(struct rig *rig, int64_t ms)
 static inline void rig_init(struct rig *rig, uint64_t seed, uint32_t cells)
 {
     struct sim_config config = {0};
-    *rig = (struct rig){.cells = cells, .segment_bytes = 1 << 20, .memory_limit = 64 << 20};
+    *rig = (struct rig){.cells = cells,
+                        .segment_bytes = 1 << 20,
+                        .memory_limit = 64 << 20,
+                        .checkpoint_ms = 600 * 1000};
     list_init(&rig->events);
     list_init(&rig->mail);
     rig->sim = sim_create(seed, &config);
@@ -301,6 +304,7 @@ static inline void rig_init(struct rig *rig, uint64_t seed, uint32_t cells)
 static inline enum err rig_open_cells(struct rig *rig)
 {
     rig->failed = ERR_NONE;
+    rig->running = false;
     rig->catalog = catalog_create();
     for (uint32_t i = 0; i < rig->cells; i++) {
         char path[16];
@@ -317,7 +321,7 @@ static inline enum err rig_open_cells(struct rig *rig)
                                                .sync = !rig->os,
                                                .segment_bytes = rig->segment_bytes,
                                                .memory_limit = rig->memory_limit,
-                                               .checkpoint_ms = 600 * 1000,
+                                               .checkpoint_ms = rig->checkpoint_ms,
                                                .memory_bytes = &rig->account}};
         enum err err = cell_open(&config, sim_wall_ms(rig->sim), &rig->cell[i]);
         if (err != ERR_NONE)
@@ -326,15 +330,20 @@ static inline enum err rig_open_cells(struct rig *rig)
     return ERR_NONE;
 }
 
-static inline void rig_open(struct rig *rig)
+/* The definitions come. */
+static inline void rig_feed(struct rig *rig)
 {
-    assert_int_equal(rig_open_cells(rig), ERR_NONE);
     rig_times(rig);
     assert_int_equal(cell_dump_catalog(rig->cell[0], rig_apply, rig), ERR_NONE);
     for (uint32_t i = 0; i < rig->cells; i++)
         cell_ready(rig->cell[i]);
-    rig->running = false;
     rig_run(rig, 1);
+}
+
+static inline void rig_open(struct rig *rig)
+{
+    assert_int_equal(rig_open_cells(rig), ERR_NONE);
+    rig_feed(rig);
 }
 
 static inline void rig_forget(struct rig *rig)

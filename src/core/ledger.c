@@ -108,9 +108,18 @@ static uint64_t unsettled_in(const struct ledger *ledger, uint64_t first, uint64
     return count;
 }
 
+static void settle_bytes(struct ledger *ledger, uint64_t bytes, uint64_t durable_bytes)
+{
+    ledger->bytes -= bytes < ledger->bytes ? bytes : ledger->bytes;
+    ledger->durable_bytes -=
+        durable_bytes < ledger->durable_bytes ? durable_bytes : ledger->durable_bytes;
+}
+
 enum err ledger_settle(struct ledger *ledger, uint64_t first, uint64_t last, uint64_t body_bytes,
                        uint64_t durable_bytes)
 {
+    /* First: the bytes are those of other ranges, too, and at replay this one may be gone. */
+    settle_bytes(ledger, body_bytes, durable_bytes);
     if (first < ledger->stream.first)
         first = ledger->stream.first;
     if (last >= ledger->stream.next) {
@@ -133,9 +142,6 @@ enum err ledger_settle(struct ledger *ledger, uint64_t first, uint64_t last, uin
     ledger->count -= settled;
     if (ledger->count == 0)
         ledger->expires = false;
-    ledger->bytes -= body_bytes < ledger->bytes ? body_bytes : ledger->bytes;
-    ledger->durable_bytes -=
-        durable_bytes < ledger->durable_bytes ? durable_bytes : ledger->durable_bytes;
     return ERR_NONE;
 }
 

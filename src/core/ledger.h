@@ -37,8 +37,8 @@ void ledger_done(struct ledger *ledger, bool drop);
 /* A message was appended as stream.next (at replay: possibly behind a gap of lost volatile ones).
  */
 enum err ledger_append(struct ledger *ledger, uint64_t offset, uint64_t pos, struct slice entry);
-/* Settles what is unsettled in first..last; body_bytes = what that comes to in all, of which
- * durable_bytes in the journal or extents. */
+/* Settles what is unsettled in first..last. body_bytes is taken off in any case, of which
+ * durable_bytes in the journal or extents: with the first of several ranges, for all of them. */
 enum err ledger_settle(struct ledger *ledger, uint64_t first, uint64_t last, uint64_t body_bytes,
                        uint64_t durable_bytes);
 /* The message was delivered and came back: one more delivery. */

@@ -279,6 +279,25 @@ static void a_settle_beyond_the_end_or_again_is_harmless(void **state)
     bed_clear(&bed);
 }
 
+static void bytes_go_though_the_range_that_they_came_with_is_lost(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed, 1);
+    struct ledger ledger;
+    ledger_init(&ledger, bed.store, 1);
+    /* 0 and 1 were volatile. One record settled 0..1 and 3, and says 10 bytes in all. */
+    assert_int_equal(append(&bed, &ledger, 2, true, 10, 0), ERR_NONE);
+    assert_int_equal(append(&bed, &ledger, 3, true, 10, 0), ERR_NONE);
+    assert_int_equal(ledger_settle(&ledger, 0, 1, 10, 10), ERR_NONE);
+    assert_int_equal(ledger_settle(&ledger, 3, 3, 0, 0), ERR_NONE);
+    assert_int_equal(ledger.bytes, 10);
+    assert_int_equal(ledger.durable_bytes, 10);
+    assert_int_equal(ledger.count, 1);
+    ledger_done(&ledger, false);
+    bed_clear(&bed);
+}
+
 static void it_knows_whether_messages_may_expire(void **state)
 {
     (void)state;
@@ -369,6 +388,7 @@ int main(void)
         cmocka_unit_test(it_keeps_what_a_plain_list_keeps),
         cmocka_unit_test(lost_messages_leave_gaps_at_replay),
         cmocka_unit_test(a_settle_beyond_the_end_or_again_is_harmless),
+        cmocka_unit_test(bytes_go_though_the_range_that_they_came_with_is_lost),
         cmocka_unit_test(it_knows_whether_messages_may_expire),
         cmocka_unit_test(a_stored_form_cut_short_or_senseless_is_corrupt),
         cmocka_unit_test(a_long_run_in_the_middle_is_settled_at_once),

@@ -234,6 +234,8 @@ void block_log_done(struct store *store, struct block_log *log)
         struct block *block = block_in(log, i);
         if (block->buf != NULL)
             block_detach(store, block);
+        if (block->load != NULL)
+            buf_unref(block->load->buf);
         free(block->load);
         free(block);
     }

@@ -229,6 +229,7 @@ enum err extents_open(struct store *store)
 void extents_close(struct store *store)
 {
     struct extents *extents = &store->extents;
+    stored_drop_runs(store);
     while (stored_evict(store))
         continue;
     free(extents->table);

@@ -176,6 +176,17 @@ static void run_done(struct disk_op *op)
     block_evict(store);
 }
 
+void stored_drop_runs(struct store *store)
+{
+    list_each(node, &store->extents.runs)
+    {
+        struct run *run = list_entry(node, struct run, link);
+        list_remove(node);
+        buf_unref(run->buf);
+        free(run);
+    }
+}
+
 static struct run *run_find(struct store *store, const struct index_row *row)
 {
     list_each(node, &store->extents.runs)

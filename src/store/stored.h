@@ -60,5 +60,7 @@ void extents_sweep(struct store *store); /* removes files that no row points to 
 
 /* Drops the block from memory that was unused for longest; false when there is none. */
 bool stored_evict(struct store *store);
+/* Frees reads under way, which will never complete. */
+void stored_drop_runs(struct store *store);
 
 #endif
