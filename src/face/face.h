@@ -18,6 +18,7 @@
 #include "core/command.h"
 #include "core/route.h"
 #include "gen/err.h"
+#include "gen/metrics.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,6 +42,7 @@ struct face_config {
 struct face {
     const char *name; /* "amqp": as in --listen and in logs */
     uint16_t default_port;
+    enum metric_protocol protocol; /* whose metrics count its connections */
     /* A new connection; returns the face's own state for it, NULL when memory is exhausted. */
     void *(*open)(struct conn *conn);
     /* Bytes came; returns how many were used (see net_handler.received). conn_close may be called.
@@ -110,8 +112,21 @@ uint32_t conn_cells(const struct conn *conn);
 /* True while the broker wants publishers slowed (memory or disk): faces with a word for it say so.
  */
 bool conn_blocked(const struct conn *conn);
+/* True while the shard does not read this connection, for its own reasons: a peer that is not heard of
+ * is not silent then. */
+bool conn_unread(const struct conn *conn);
+
+/* ---- Metrics (spec/metrics.toml) ---- */
+/* Adds n to what the connection's shard has counted. A counter only grows; a gauge also falls. What
+ * is known of connections as such (their number, bytes, logins) the shard counts itself. */
+void conn_count(struct conn *conn, enum metric metric, int64_t n);
+/* The figures of the whole broker. Those of other shards are up to 100 ms old. */
+void conn_metrics(struct conn *conn, uint64_t out[METRIC_COUNT]);
+/* ERR_NONE: all is well; ERR_DISK_FULL: publishers wait; ERR_IO: storage failed, the broker ends. */
+enum err conn_health(const struct conn *conn);
 
 extern const struct face face_amqp;
 extern const struct face face_kafka;
+extern const struct face face_http;
 
 #endif

@@ -49,14 +49,16 @@ static void *accepted(void *user, struct net_conn *net)
     struct shard_listener *listener = user;
     struct shard *shard = listener->shard;
     const struct face *face = listener->face;
-    if (shard->stopping ||
-        atomic_load(&shard->broker->connections) >= shard->broker->connections_max)
+    if (shard->stopping)
         return NULL;
-    if (shard->free_count == 0 && !grow_slots(shard))
+    struct conn *conn = NULL;
+    if (atomic_load(&shard->broker->connections) < shard->broker->connections_max &&
+        (shard->free_count > 0 || grow_slots(shard)))
+        conn = calloc(1, sizeof *conn);
+    if (conn == NULL) {
+        metrics_add(shard, METRIC_CONNECTIONS_REFUSED, 1);
         return NULL;
-    struct conn *conn = calloc(1, sizeof *conn);
-    if (conn == NULL)
-        return NULL;
+    }
     uint32_t slot = shard->free_slots[shard->free_count - 1];
     conn->shard = shard;
     conn->face = face;
@@ -65,12 +67,17 @@ static void *accepted(void *user, struct net_conn *net)
     conn->id = ((uint64_t)shard->number << CONN_SHARD_SHIFT) |
                ((++shard->conn_generation & 0xffffffff) << CONN_SLOT_BITS) | slot;
     list_init(&conn->link);
+    conn->received_bytes = &shard->metrics[METRIC_RECEIVED_BYTES_AMQP + face->protocol];
+    conn->sent_bytes = &shard->metrics[METRIC_SENT_BYTES_AMQP + face->protocol];
     conn->self = face->open(conn);
     if (conn->self == NULL) {
         heap_remove(&shard->timers, &conn->timer);
         free(conn);
+        metrics_add(shard, METRIC_CONNECTIONS_REFUSED, 1);
         return NULL;
     }
+    metrics_add(shard, METRIC_CONNECTIONS_AMQP + face->protocol, 1);
+    metrics_add(shard, METRIC_CONNECTIONS_OPENED_AMQP + face->protocol, 1);
     shard->free_count--;
     shard->conns[slot] = conn;
     shard->conn_count++;
@@ -101,7 +108,9 @@ static size_t received(void *user, const uint8_t *data, size_t len)
         update_pause(conn);
         return 0;
     }
-    return conn->face->input(conn->self, data, len);
+    size_t used = conn->face->input(conn->self, data, len);
+    *conn->received_bytes += used;
+    return used;
 }
 
 void conn_resume_stalled(struct shard *shard)
@@ -146,6 +155,8 @@ static void closed(void *user, enum err err)
     shard->free_slots[shard->free_count++] = slot;
     shard->conn_count--;
     atomic_fetch_sub(&shard->broker->connections, 1);
+    metrics_add(shard, METRIC_CONNECTIONS_AMQP + conn->face->protocol, UINT64_MAX);
+    metrics_add(shard, METRIC_CONNECTIONS_CLOSED_AMQP + conn->face->protocol, 1);
     free(conn);
 }
 
@@ -219,8 +230,10 @@ void conn_release_buf(struct shard *shard, struct buf *buf)
 
 void conn_copy(struct conn *conn, const void *data, size_t len)
 {
-    if (!conn->closing)
-        net_conn_copy(conn->net, data, len);
+    if (conn->closing)
+        return;
+    *conn->sent_bytes += len;
+    net_conn_copy(conn->net, data, len);
 }
 
 uint8_t *conn_reserve(struct conn *conn, size_t len)
@@ -230,6 +243,7 @@ uint8_t *conn_reserve(struct conn *conn, size_t len)
 
 void conn_commit(struct conn *conn, size_t len)
 {
+    *conn->sent_bytes += len;
     net_conn_commit(conn->net, len);
 }
 
@@ -238,6 +252,7 @@ void conn_share(struct conn *conn, struct buf *buf, struct slice data)
     if (conn->closing)
         return;
     ref_buf(conn->shard, buf);
+    *conn->sent_bytes += data.len;
     net_conn_share(conn->net, buf, data.data, data.len);
 }
 
@@ -367,6 +382,8 @@ enum err conn_login(struct conn *conn, struct slice user, struct slice password)
         memcpy(conn->user, user.data, user.len);
         conn->user_len = (uint8_t)user.len;
     }
+    enum metric first = err == ERR_NONE ? METRIC_LOGINS_AMQP : METRIC_LOGINS_REFUSED_AMQP;
+    metrics_add(conn->shard, first + conn->face->protocol, 1);
     return err;
 }
 
@@ -378,4 +395,9 @@ struct slice conn_user(const struct conn *conn)
 bool conn_blocked(const struct conn *conn)
 {
     return atomic_load_explicit(&conn->shard->broker->blocked, memory_order_relaxed) != 0;
+}
+
+bool conn_unread(const struct conn *conn)
+{
+    return conn->stalled;
 }

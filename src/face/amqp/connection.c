@@ -402,7 +402,7 @@ void connection_check_blocked(struct amqp *self)
 static void heartbeat(struct amqp *self, int64_t now_ms)
 {
     static const uint8_t frame[8] = {AMQP_FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, AMQP_FRAME_END};
-    if (self->held || conn_blocked(self->conn))
+    if (self->held || conn_blocked(self->conn) || conn_unread(self->conn))
         self->input_ms = now_ms;
     if (now_ms - self->input_ms > self->heartbeat_s * INT64_C(2000)) {
         conn_log(self->conn, "warn", "event=\"missed heartbeats from client\" timeout_s=%u",

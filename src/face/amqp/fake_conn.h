@@ -131,6 +131,12 @@ bool conn_blocked(const struct conn *conn)
     return conn->blocked;
 }
 
+bool conn_unread(const struct conn *conn)
+{
+    (void)conn;
+    return false;
+}
+
 uint32_t conn_cells(const struct conn *conn)
 {
     (void)conn;
