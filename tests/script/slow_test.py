@@ -16,7 +16,7 @@ import amqp_wire as amqp
 import kafka_wire as kafka
 from amqp_wire import Amqp
 from kafka_wire import Kafka
-from kit import (MIB, SANITIZED, SLOW, Peak, WeirServer, fd_count, in_parallel, main, rss_mib, say,
+from kit import (MIB, SANITIZED, SLOW, Peak, WeirServer, sockets, in_parallel, main, rss_mib, say,
                  wait_until)
 from witness import Witness
 
@@ -203,7 +203,7 @@ class Vanished(Server):
         connection.close()
 
     def test_vanished_consumers_are_noticed_and_their_messages_go_to_others(self):
-        files = fd_count(self.server)
+        before = sockets(self.server)
         with Amqp.login(self.amqp, channel=1) as client:
             client.queue_declare(1, "left")
             client.confirm_select(1)
@@ -226,18 +226,18 @@ class Vanished(Server):
                 f"{time.monotonic() - began:.1f} s")
             self.assertEqual(sorted(int(body) for _, _, body in got), list(range(50)))
             self.assertTrue(all(redelivered for _, redelivered, _ in got))
-        wait_until(lambda: fd_count(self.server) <= files, 10,
-                   lambda: f"{fd_count(self.server)} open files, {files} before")
+        wait_until(lambda: sockets(self.server) <= before, 10,
+                   lambda: f"{sockets(self.server)} sockets, {before} before")
 
     def test_a_peer_that_only_shuts_its_sending_side_is_answered_and_let_go(self):
-        files = fd_count(self.server)
+        before = sockets(self.server)
         client = Kafka(self.kafka)
         client.send(kafka.request(kafka.API_VERSIONS, 0, b""))
         client.socket.shutdown(socket.SHUT_WR)
         self.assertEqual(client.receive()[0], 1)
         client.expect_end()
         client.close()
-        wait_until(lambda: fd_count(self.server) <= files, 10, "open files as before")
+        wait_until(lambda: sockets(self.server) <= before, 10, "as many sockets as before")
 
     def test_slow_loris(self):
         """Five hundred peers who send a byte now and then hold no memory to speak of."""

@@ -1,0 +1,283 @@
+#!/usr/bin/env python3
+"""Many of everything: connections, short-lived connections, queues, topics; and what is left of them."""
+
+import os
+import resource
+import select
+import socket
+import struct
+import time
+import unittest
+
+import amqp_wire as amqp
+import kafka_wire as kafka
+from amqp_wire import Amqp
+from kafka_wire import Kafka
+from kit import (SANITIZED, WeirServer, sockets, files_allow, in_parallel, main, rss_mib, say,
+                 wait_until)
+from witness import Witness
+
+PARTS = 10 if SANITIZED else 1
+CONNECTIONS = 5000 // PARTS
+CHURN = 20000 // PARTS
+QUEUES = 10000 // PARTS
+TOPICS = 1000 // PARTS
+# Connections that come from several addresses do not run out of ports.
+SOURCES = [f"127.0.0.{n}" for n in range(2, 10)]
+
+LOGIN = (amqp.HELLO + amqp.start_ok() + amqp.tune_ok(100, 131072, 0) + amqp.open_() +
+         amqp.method(1, amqp.CHANNEL_OPEN, amqp.short("")))
+CHANNEL_IS_OPEN = amqp.method(1, amqp.CHANNEL_OPEN_OK, b"\0\0\0\0")
+VERSIONS = kafka.request(kafka.API_VERSIONS, 0, b"")
+
+
+def connect(addr, source):
+    connection = socket.socket()
+    connection.settimeout(30)
+    connection.bind((source, 0))
+    connection.connect(addr)
+    return connection
+
+
+def reset(connection):
+    """Closes at once and leaves nothing in the kernel's tables."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def read_until(connection, end):
+    got = b""
+    while not got.endswith(end):
+        piece = connection.recv(65536)
+        assert piece, "closed"
+        got += piece
+    return got
+
+
+def read_response(connection):
+    size = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
+    return connection.recv(size, socket.MSG_WAITALL)
+
+
+class Server(unittest.TestCase):
+    args = ()
+
+    def setUp(self):
+        files_allow(CONNECTIONS * 2 + 1000)
+        self.server = WeirServer(args=self.args).start()
+        self.addCleanup(self.server.clean)
+        self.addCleanup(self.server.stop)
+        self.amqp, self.kafka = self.server.addr("amqp"), self.server.addr("kafka")
+        with Witness(self.server):  # what is allocated once is allocated
+            time.sleep(0.1)
+        self.sockets = sockets(self.server)
+        self.before_mib = rss_mib(self.server)
+
+    def wait_for_sockets(self):
+        wait_until(lambda: sockets(self.server) <= self.sockets, 10,
+                   lambda: f"{sockets(self.server)} sockets, {self.sockets} before")
+
+
+class Idle(Server):
+    def test_5000_connections_of_each_kind(self):
+        for name, addr, hello, answer in (
+                ("amqp", self.amqp, LOGIN, lambda c: read_until(c, CHANNEL_IS_OPEN)),
+                ("kafka", self.kafka, VERSIONS, read_response)):
+            before, began = rss_mib(self.server), time.monotonic()
+            held = []
+
+            def open_some(number, hello=hello, answer=answer, addr=addr, held=held):
+                mine = [connect(addr, SOURCES[number]) for _ in range(CONNECTIONS // 4)]
+                held.extend(mine)
+                for connection in mine:
+                    connection.sendall(hello)
+                for connection in mine:
+                    answer(connection)
+
+            in_parallel([lambda n=n: open_some(n) for n in range(4)])
+            took = time.monotonic() - began
+            each = (rss_mib(self.server) - before) * 1024 / len(held)
+            say(f"{name}: {len(held)} connections in {took:.1f} s, {each:.2f} KiB each, "
+                f"{rss_mib(self.server):.1f} MiB in all")
+            self.assertGreaterEqual(sockets(self.server), len(held))
+            if not SANITIZED:
+                self.assertLess(each, 8)
+            with Witness(self.server) as witness:
+                time.sleep(0.5)
+            witness.check()
+            for connection in held:
+                reset(connection)
+            self.wait_for_sockets()
+        left = rss_mib(self.server)
+        say(f"{self.before_mib:.1f} MiB before, {left:.1f} after")
+
+    def test_connections_beyond_the_limit_are_refused_and_served_when_there_is_room(self):
+        with WeirServer(args=("--max-connections", 40, "--shards", 2)) as server:
+            addr = server.addr("kafka")
+            held, refused = [], 0
+            for i in range(200):
+                connection = connect(addr, SOURCES[i % 8])
+                try:
+                    connection.sendall(VERSIONS)
+                    read_response(connection)
+                    held.append(connection)
+                except (OSError, struct.error):
+                    refused += 1
+                    connection.close()
+            say(f"--max-connections 40: {len(held)} served, {refused} refused")
+            self.assertTrue(1 <= len(held) <= 40, len(held))
+            for connection in held:
+                reset(connection)
+
+            def served():
+                connection = connect(addr, SOURCES[0])
+                try:
+                    connection.sendall(VERSIONS)
+                    return read_response(connection)
+                except (OSError, struct.error):
+                    return None
+                finally:
+                    reset(connection)
+
+            wait_until(served, 5, "a place is free again")
+
+
+class Churn(Server):
+    def test_20000_connections_come_and_go(self):
+        def churn(number):
+            for i in range(CHURN // 4):
+                connection = connect((self.amqp, self.kafka)[i % 2], SOURCES[number])
+                what = i // 2 % 4
+                if what == 1:
+                    connection.sendall(LOGIN if i % 2 == 0 else VERSIONS)
+                    connection.recv(1)
+                elif what == 2:
+                    connection.sendall(LOGIN if i % 2 == 0 else VERSIONS)
+                elif what == 3:
+                    connection.sendall(b"AMQP" if i % 2 == 0 else b"\0\0")
+                reset(connection)
+
+        began = time.monotonic()
+        with Witness(self.server) as witness:
+            in_parallel([lambda n=n: churn(n) for n in range(4)], 60)
+        took = time.monotonic() - began
+        witness.check()
+        self.wait_for_sockets()
+        left = rss_mib(self.server)
+        say(f"{CHURN} connections in {took:.1f} s; {self.before_mib:.1f} MiB before, {left:.1f} "
+            "after")
+        if not SANITIZED:
+            self.assertLess(left, self.before_mib + 16)
+
+    def test_files_run_out_and_come_back(self):
+        """A server that may open few files goes on when some are closed."""
+        with WeirServer() as server:
+            open_now = len(os.listdir(f"/proc/{server.pid}/fd"))
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (open_now + 20,) * 2)
+            waiting = [connect(server.addr("kafka"), SOURCES[0]) for _ in range(60)]
+            for connection in waiting:  # the kernel has taken them all
+                connection.sendall(VERSIONS)
+            rounds = 0
+            while waiting:  # those who are answered go, and the next are served
+                answered = select.select(waiting, [], [], 10)[0]
+                self.assertTrue(answered, f"{len(waiting)} of 60 are not served")
+                rounds += 1
+                for connection in answered:
+                    read_response(connection)
+                    reset(connection)
+                    waiting.remove(connection)
+            say(f"room for 20: 60 were served in {rounds} rounds")
+
+
+class Objects(Server):
+    args = ("--journal-limit-mib", 1)  # what was deleted is forgotten at the next checkpoint
+
+    def declare(self, client, durable, first, count):
+        flags = 2 if durable else 0
+        for start in range(first, first + count, 500):
+            numbers = range(start, min(start + 500, first + count))
+            client.send(*(amqp.method(1, amqp.QUEUE_DECLARE, struct.pack(">H", 0) +
+                                      amqp.short(f"q.{n}") + bytes([flags]) + amqp.table({}))
+                          for n in numbers))
+            for _ in numbers:
+                client.expect(amqp.QUEUE_DECLARE_OK)
+
+    def delete(self, client, first, count):
+        for start in range(first, first + count, 500):
+            numbers = range(start, min(start + 500, first + count))
+            client.send(*(amqp.method(1, amqp.QUEUE_DELETE, struct.pack(">H", 0) +
+                                      amqp.short(f"q.{n}") + b"\0") for n in numbers))
+            for _ in numbers:
+                client.expect(amqp.QUEUE_DELETE_OK)
+
+    def test_10000_queues_come_and_go(self):
+        clients = [Amqp.login(self.amqp, channel=1, timeout_s=60) for _ in range(16)]
+        client = clients[0]
+        after = []
+        for round_ in range(3):
+            for durable in (False, True):
+                before, began = rss_mib(self.server), time.monotonic()
+                self.declare(client, durable, 0, QUEUES)
+                declared = time.monotonic() - began
+                client.send(*(amqp.publish(1, "", f"q.{n}", b"one") for n in range(0, QUEUES, 10)))
+                client.roundtrip(1, "q.0")
+                if round_ == 0:
+                    say(f"{QUEUES} {'durable' if durable else 'transient'} queues in "
+                        f"{declared:.1f} s, {(rss_mib(self.server) - before) * 1024 / QUEUES:.2f} "
+                        "KiB each")
+                part = QUEUES // len(clients)  # a deletion is answered before the next is taken
+                in_parallel([lambda c=c, first=i * part: self.delete(c, first, part)
+                             for i, c in enumerate(clients)])
+            after.append(rss_mib(self.server))
+        say(f"{self.before_mib:.1f} MiB before, after each round "
+            + ", ".join(f"{mib:.1f}" for mib in after))
+        if not SANITIZED:
+            self.assertLess(after[2], after[0] + 8)
+            self.assertLess(after[2], self.before_mib + 32)
+        for client in clients:
+            client.leave()
+
+    def test_1000_topics_come_and_go(self):
+        client = Kafka(self.kafka, timeout_s=60)
+        after = []
+        data = kafka.batch([b"one"])
+        for round_ in range(3):
+            before = rss_mib(self.server)
+            names = [f"t.{n}" for n in range(TOPICS)]
+            self.assertEqual(set(client.topics_create(names, partitions=4)), {0})
+            if round_ == 0:
+                say(f"{TOPICS} topics of 4 partitions: "
+                    f"{(rss_mib(self.server) - before) * 1024 / TOPICS / 4:.2f} KiB a partition")
+            for name in names[::10]:
+                self.assertEqual(client.produce(name, 3, data), (0, 0))
+            self.assertEqual(set(client.topics_delete(names)), {0})
+            after.append(rss_mib(self.server))
+        say(f"{self.before_mib:.1f} MiB before, after each round "
+            + ", ".join(f"{mib:.1f}" for mib in after))
+        if not SANITIZED:
+            self.assertLess(after[2], after[0] + 8)
+            self.assertLess(after[2], self.before_mib + 32)
+        client.close()
+
+    def test_exclusive_queues_go_with_their_connections(self):
+        for _ in range(20):
+            client = Amqp.login(self.amqp, channel=1)
+            for n in range(100):
+                client.queue_declare(1, f"exclusive.{n}", exclusive=True)
+            client.close()
+            with Amqp.login(self.amqp, channel=1) as other:
+                # Ours as soon as the broker has noticed: until then it is locked.
+                def free():
+                    other.send(amqp.method(1, amqp.QUEUE_DECLARE, struct.pack(">H", 0) +
+                                           amqp.short("exclusive.99") + b"\x01" + amqp.table({})))
+                    arguments = other.expect(amqp.CHANNEL_CLOSE)
+                    code = struct.unpack(">H", arguments[:2])[0]
+                    other.send(amqp.method(1, amqp.CHANNEL_CLOSE_OK))
+                    other.channel_open(1)
+                    return code == 404
+
+                wait_until(free, 5, "the exclusive queues are gone")
+
+
+if __name__ == "__main__":
+    main()
