@@ -134,8 +134,11 @@ static void state_respond(struct request *request)
     request_respond(request, request->state);
 }
 
-const struct handler join_group_handler = {
-    .key = KAFKA_JOIN_GROUP, .start = join_start, .answer = join_answer, .finish = state_respond};
+const struct handler join_group_handler = {.key = KAFKA_JOIN_GROUP,
+                                           .urgent = true,
+                                           .start = join_start,
+                                           .answer = join_answer,
+                                           .finish = state_respond};
 
 /* ---- SyncGroup ---- */
 
@@ -199,8 +202,11 @@ static void sync_answer(struct request *request, uint32_t index, const struct ev
         request_fail(request, "no memory");
 }
 
-const struct handler sync_group_handler = {
-    .key = KAFKA_SYNC_GROUP, .start = sync_start, .answer = sync_answer, .finish = state_respond};
+const struct handler sync_group_handler = {.key = KAFKA_SYNC_GROUP,
+                                           .urgent = true,
+                                           .start = sync_start,
+                                           .answer = sync_answer,
+                                           .finish = state_respond};
 
 /* ---- Heartbeat ---- */
 
@@ -233,6 +239,7 @@ static void heartbeat_answer(struct request *request, uint32_t index, const stru
 }
 
 const struct handler heartbeat_handler = {.key = KAFKA_HEARTBEAT,
+                                          .urgent = true,
                                           .start = heartbeat_start,
                                           .answer = heartbeat_answer,
                                           .finish = state_respond};
@@ -304,6 +311,7 @@ static void leave_answer(struct request *request, uint32_t index, const struct e
 }
 
 const struct handler leave_group_handler = {.key = KAFKA_LEAVE_GROUP,
+                                            .urgent = true,
                                             .start = leave_start,
                                             .answer = leave_answer,
                                             .finish = state_respond};

@@ -37,6 +37,7 @@ struct request;
 /* How an API is served. */
 struct handler {
     int16_t key;
+    bool urgent; /* earlier requests that only wait for something to come are cut short for it */
     /* The message's slices borrow from the connection's input: what is kept must be copied.
      * Otherwise everything lives as long as the request. */
     bool borrows;
@@ -48,8 +49,8 @@ struct handler {
     void (*finish)(struct request *request);
     /* The payload that the response leaves out, at its turn. NULL: none does. */
     void (*payload)(struct request *request, const void *payload);
-    /* Other requests wait behind it: whatever it waits for, it should not any longer. NULL: it does
-     * not wait for longer than it must. */
+    /* An urgent request waits behind it: whatever it waits for, it should not any longer. NULL: it
+     * does not wait for longer than it must. */
     void (*hurry)(struct request *request);
     /* The response has left, or never will: gives up what is not in the arena. NULL: nothing. */
     void (*done)(struct request *request);

@@ -298,4 +298,4 @@ static void finish(struct request *request)
 }
 
 const struct handler offset_fetch_handler = {
-    .key = KAFKA_OFFSET_FETCH, .start = start, .answer = answer, .finish = finish};
+    .key = KAFKA_OFFSET_FETCH, .urgent = true, .start = start, .answer = answer, .finish = finish};

@@ -136,6 +136,7 @@ static void response_respond(struct request *request)
 }
 
 const struct handler offset_commit_handler = {.key = KAFKA_OFFSET_COMMIT,
+                                              .urgent = true,
                                               .start = commit_start,
                                               .answer = codes_answer,
                                               .finish = response_respond};

@@ -229,5 +229,9 @@ static void finish(struct request *request)
     }
 }
 
-const struct handler produce_handler = {
-    .key = KAFKA_PRODUCE, .borrows = true, .start = start, .answer = answer, .finish = finish};
+const struct handler produce_handler = {.key = KAFKA_PRODUCE,
+                                        .urgent = true,
+                                        .borrows = true,
+                                        .start = start,
+                                        .answer = answer,
+                                        .finish = finish};

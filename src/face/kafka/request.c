@@ -375,11 +375,11 @@ static void request_read(struct request *request, struct slice frame)
     request_start(request, slice_make(reader.at, reader_left(&reader)));
 }
 
-/* The newest request waits for the earlier ones: those that only wait for something to come are
- * cut short. Unless it is of that kind itself, or two would cut each other short for ever. */
+/* Clients that use one connection for everything would feel each waiting Fetch in their Produce and
+ * in their group's requests: those cut it short. */
 static void requests_hurry(struct kafka *kafka, const struct request *newest)
 {
-    if (kafka->hurriable == 0 || newest->handler == NULL || newest->handler->hurry)
+    if (kafka->hurriable == 0 || newest->handler == NULL || !newest->handler->urgent)
         return;
     for (uint32_t sequence = kafka->oldest; sequence != newest->sequence; sequence++) {
         struct request *request = kafka->requests[sequence % REQUESTS_MAX];

@@ -95,7 +95,7 @@ static void responses_leave_in_the_order_of_the_requests(void **state)
     receive(conn, KAFKA_FETCH, 12, 2);
 }
 
-static void a_waiting_fetch_gives_way_to_what_comes_behind_it(void **state)
+static void a_waiting_fetch_gives_way_to_urgent_requests_behind_it(void **state)
 {
     struct conn *conn = *state;
     topic_create(conn, "t", 1);
@@ -103,13 +103,17 @@ static void a_waiting_fetch_gives_way_to_what_comes_behind_it(void **state)
     fetch_fill(&fetch, "t", 1, 0);
     send_request(conn, KAFKA_FETCH, 12, 1, &fetch.in);
     send_request(conn, KAFKA_FETCH, 12, 2, &fetch.in);
-    assert_int_equal(responses(conn), 0);
     struct kafka_metadata_request metadata = kafka_metadata_request_default;
     metadata.topics_count = -1;
     send_request(conn, KAFKA_METADATA, 9, 3, &metadata);
+    assert_int_equal(responses(conn), 0);
+    struct kafka_heartbeat_request heartbeat = kafka_heartbeat_request_default;
+    heartbeat.group_id = slice_of("g");
+    send_request(conn, KAFKA_HEARTBEAT, 4, 4, &heartbeat);
     receive(conn, KAFKA_FETCH, 12, 1);
     receive(conn, KAFKA_FETCH, 12, 2);
     receive(conn, KAFKA_METADATA, 9, 3);
+    receive(conn, KAFKA_HEARTBEAT, 4, 4);
 }
 
 static void several_produces_may_be_under_way(void **state)
@@ -185,8 +189,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_request_may_come_byte_by_byte, setup, teardown),
         cmocka_unit_test_setup_teardown(responses_leave_in_the_order_of_the_requests, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(a_waiting_fetch_gives_way_to_what_comes_behind_it, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(a_waiting_fetch_gives_way_to_urgent_requests_behind_it,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(several_produces_may_be_under_way, setup, teardown),
         cmocka_unit_test_setup_teardown(too_many_requests_wait_their_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(a_slow_reader_is_not_served_more, setup, teardown),
