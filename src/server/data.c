@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DATA_VERSION = 1, CELLS_MOST = 64 };
+enum { DATA_VERSION = 1, CELLS_MOST = 64 }; /* as spec/options.toml allows */
 
 static enum err say(char problem[512], const char *what, const char *path)
 {
