@@ -199,13 +199,14 @@ static struct run *run_find(struct store *store, const struct index_row *row)
     return NULL;
 }
 
-/* Starts to read the row's block and those of the same stream that follow it in the file. */
+/* Starts to read the row's block and those of the same stream that follow it in the file. ERR_AGAIN
+ * when a commit has just made its rows visible and the table of extents does not know of it yet. */
 static enum err run_start(struct store *store, const struct index_row *row, struct run **out)
 {
     struct extents *extents = &store->extents;
     struct extent_file *extent = extents_find(extents, row->extent);
     if (extent == NULL)
-        return ERR_CORRUPT;
+        return store->checkpoint.commit.busy ? ERR_AGAIN : ERR_CORRUPT;
     enum err err = extents_file(store, extent);
     if (err != ERR_NONE)
         return err;
@@ -267,15 +268,16 @@ bool stored_load(struct stream *stream, uint64_t offset, uint64_t below, struct 
     if (err == ERR_NOT_FOUND || (err == ERR_NONE && row.base >= below))
         return false;
     struct run *run = NULL;
-    if (err == ERR_NONE && cached_find(&store->extents, row.extent, row.offset) != NULL) {
+    bool cached = err == ERR_NONE && cached_find(&store->extents, row.extent, row.offset) != NULL;
+    if (err == ERR_NONE && !cached)
+        run = run_find(store, &row);
+    if (err == ERR_NONE && !cached && run == NULL)
+        err = run_start(store, &row, &run);
+    if (cached || err == ERR_AGAIN) {
         load_wait(&store->done_loads, load);
         store_kick(store);
         return true;
     }
-    if (err == ERR_NONE)
-        run = run_find(store, &row);
-    if (err == ERR_NONE && run == NULL)
-        err = run_start(store, &row, &run);
     if (err == ERR_NONE)
         load_wait(&run->waiters, load);
     else
