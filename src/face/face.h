@@ -53,8 +53,8 @@ struct face {
     void (*drained)(void *self);
     /* The time asked for by conn_timer came. */
     void (*timer)(void *self, int64_t now_ms);
-    /* The broker stops: say so to the client, if the protocol has a word for it. The shard closes the
-     * connection behind it, flushed. May be NULL. */
+    /* The broker stops: say so to the client, if the protocol has a word for it. The shard closes
+     * the connection behind it, flushed. May be NULL. */
     void (*stop)(void *self);
     /* The connection is gone: free self. The shard tells every cell afterwards (CONN_GONE). */
     void (*close)(void *self, enum err err);
@@ -112,8 +112,8 @@ uint32_t conn_cells(const struct conn *conn);
 /* True while the broker wants publishers slowed (memory or disk): faces with a word for it say so.
  */
 bool conn_blocked(const struct conn *conn);
-/* True while the shard does not read this connection, for its own reasons: a peer that is not heard of
- * is not silent then. */
+/* True while the shard does not read this connection, for its own reasons: a peer that is not heard
+ * of is not silent then. */
 bool conn_unread(const struct conn *conn);
 
 /* ---- Metrics (spec/metrics.toml) ---- */
@@ -122,7 +122,8 @@ bool conn_unread(const struct conn *conn);
 void conn_count(struct conn *conn, enum metric metric, int64_t n);
 /* The figures of the whole broker. Those of other shards are up to 100 ms old. */
 void conn_metrics(struct conn *conn, uint64_t out[METRIC_COUNT]);
-/* ERR_NONE: all is well; ERR_DISK_FULL: publishers wait; ERR_IO: storage failed, the broker ends. */
+/* ERR_NONE: all is well; ERR_DISK_FULL: publishers wait; ERR_IO: storage failed, the broker ends.
+ */
 enum err conn_health(const struct conn *conn);
 
 extern const struct face face_amqp;

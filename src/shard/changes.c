@@ -74,16 +74,23 @@ static struct cell *own_cell(struct shard *shard, uint64_t object)
 
 static void queue_added(void *ctx, const struct queue_def *queue)
 {
-    struct cell *cell = own_cell(ctx, queue->id);
-    if (cell != NULL)
-        cell_queue_added(cell, queue);
+    struct shard *shard = ctx;
+    struct cell *cell = own_cell(shard, queue->id);
+    if (cell == NULL)
+        return;
+    cell_queue_added(cell, queue);
+    if (shard->ready) /* before, it is what was there at the start */
+        metrics_add(shard, METRIC_QUEUES_CREATED, 1);
 }
 
 static void queue_removed(void *ctx, const struct queue_def *queue)
 {
-    struct cell *cell = own_cell(ctx, queue->id);
-    if (cell != NULL)
-        cell_queue_removed(cell, queue);
+    struct shard *shard = ctx;
+    struct cell *cell = own_cell(shard, queue->id);
+    if (cell == NULL)
+        return;
+    cell_queue_removed(cell, queue);
+    metrics_add(shard, METRIC_QUEUES_DELETED, 1);
 }
 
 static void topic_added(void *ctx, const struct topic *topic, uint32_t first_new)

@@ -67,6 +67,7 @@ uint32_t conn_publish_queue(struct conn *conn, const struct publish *publish,
     uint32_t cell = cell_of(queue->id, conn->shard->broker->cell_count);
     conn->publishes = true;
     conn->cells |= UINT64_C(1) << cell;
+    metrics_add(conn->shard, METRIC_MESSAGES_ROUTED, 1);
     dispatch_publish(conn->shard, cell, &out);
     return 1;
 }
@@ -131,6 +132,7 @@ uint32_t conn_publish(struct conn *conn, const struct publish *publish)
     }
     struct cell_publish out;
     fill(conn, publish, &out);
+    metrics_add(shard, METRIC_MESSAGES_ROUTED, targets->count);
     uint32_t told = hand_out(conn, &out, ids, targets->count);
     if (ids != stack)
         free(ids);
@@ -156,6 +158,7 @@ void conn_command(struct conn *conn, const struct command *command)
     struct shard *shard = conn->shard;
     struct command copy = *command;
     copy.asker.conn = conn->id;
+    metrics_add(shard, METRIC_COMMANDS, 1);
     if (copy.type == COMMAND_CHANNEL_GONE || copy.type == COMMAND_CONN_GONE) {
         everywhere(conn, &copy);
         return;

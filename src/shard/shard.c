@@ -99,6 +99,7 @@ enum err shard_create(struct broker *broker, uint32_t number, struct net *net, s
     shard->random[0] = seed | 1;
     shard->random[1] = seed ^ UINT64_C(0x9E3779B97F4A7C15);
     shard->conn_generation = seed & 0x7fffffff;
+    shard->shown_ms = now_ms;
     net->release = release;
     net->release_ctx = shard;
     list_init(&shard->stalled);
@@ -241,6 +242,7 @@ int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms)
     }
     watch_pressure(shard);
     mail_flush(shard);
+    deadline = metrics_turn(shard, deadline);
     const struct heap_node *top = heap_top(&shard->timers);
     if (top != NULL && top->due < deadline)
         deadline = top->due;

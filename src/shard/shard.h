@@ -41,6 +41,11 @@ struct broker {
     _Atomic uint32_t connections; /* of all shards */
     _Atomic uint32_t opened;      /* shards whose cells are open */
     _Atomic bool failed;          /* a cell's storage failed */
+    /* What each shard has counted, as it last made it known. */
+    _Atomic uint64_t metrics[SHARDS_MAX][METRIC_COUNT];
+    /* Adds what is known of the process as a whole; on any shard's thread. May be NULL. */
+    void (*observe)(void *ctx, uint64_t metrics[METRIC_COUNT]);
+    void *observe_ctx;
 };
 
 /* Rings and their like. ERR_NO_MEMORY. */
@@ -79,5 +84,8 @@ struct shard_stats {
     uint64_t connections, memory_bytes, net_bytes;
 };
 void shard_stats(const struct shard *shard, struct shard_stats *out);
+
+/* The figures of all shards, as they last made them known, and of the process. Any thread. */
+void broker_metrics(struct broker *broker, uint64_t out[METRIC_COUNT]);
 
 #endif

@@ -16,6 +16,7 @@ struct conn {
     const struct face *face;
     void *self; /* the face's state */
     struct net_conn *net;
+    uint64_t *received_bytes, *sent_bytes; /* among shard->metrics */
     uint64_t id;
     uint64_t cells; /* bits of the cells that it sent commands to */
     bool held;      /* by the face: waits for an answer */
@@ -74,6 +75,10 @@ struct shard {
     uint64_t broadcast_number;
     bool ready, pressed;
 
+    uint64_t metrics[METRIC_COUNT]; /* counted since the start */
+    uint64_t shown[METRIC_COUNT];   /* ... and as broker->metrics has it */
+    int64_t shown_ms;
+
     struct route_targets targets; /* scratch of publish */
     uint32_t round_robin;
     struct shard_listener {
@@ -120,6 +125,15 @@ void dispatch_local_publish(struct shard *shard, uint32_t cell, const struct cel
 void dispatch_local_event(struct shard *shard, const struct event *event);
 uint32_t dispatch_cell_of(const struct broker *broker, const struct command *command);
 extern const struct cell_out dispatch_cell_out;
+
+/* ---- metrics.c ---- */
+/* Makes known what was counted, at most every 100 ms. Returns when it wants to be called again:
+ * once after the last change, then no more. */
+int64_t metrics_turn(struct shard *shard, int64_t deadline);
+static inline void metrics_add(struct shard *shard, enum metric metric, uint64_t n)
+{
+    shard->metrics[metric] += n;
+}
 
 /* ---- changes.c: the catalog's copies ---- */
 void changes_broadcast(struct shard *shard, struct slice changes, const struct event *answer);
