@@ -234,7 +234,7 @@ static void a_bad_address_is_refused(void **state)
     refuses(f, (words){"--listen", "127.0.0.1:5672", NULL}, (words){NULL},
             "--listen: '127.0.0.1:5672' is not FACE=HOST:PORT");
     refuses(f, (words){"--listen", "amqps=127.0.0.1:5671", NULL}, (words){NULL},
-            "--listen: 'amqps' is no face; there are amqp, kafka");
+            "--listen: 'amqps' is no face; there are amqp, kafka, http");
 }
 
 static void there_is_a_limit_to_addresses(void **state)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "io/loop.h"
 #include "server/data.h"
+#include "server/process.h"
 #include "shard/shard.h"
 #include "store/state.h"
 
@@ -53,6 +54,7 @@ struct worker {
 
 struct server {
     const struct config *config;
+    struct process process;
     struct broker broker;
     struct worker workers[SHARDS_MAX];
     uint16_t ports[CONFIG_LISTEN_MAX];
@@ -65,6 +67,7 @@ struct server {
 static const struct face *const faces[CONFIG_FACE_COUNT] = {
     [CONFIG_FACE_AMQP] = &face_amqp,
     [CONFIG_FACE_KAFKA] = &face_kafka,
+    [CONFIG_FACE_HTTP] = &face_http,
 };
 
 static void count_up(struct server *server, uint32_t *count)
@@ -258,6 +261,7 @@ static void wait_for_end(struct server *server, const sigset_t *signals)
     while (!atomic_load(&server->broker.failed)) {
         if (sigtimedwait(signals, NULL, &period) >= 0)
             return;
+        process_watch(&server->process);
     }
 }
 
@@ -320,6 +324,9 @@ static void fill_broker(struct server *server, const struct data_folder *data,
     broker->state = &state_lmdb;
     broker->wake = wake;
     broker->wake_ctx = server;
+    process_init(&server->process, config->data);
+    broker->observe = process_observe;
+    broker->observe_ctx = &server->process;
 }
 
 /* After an orderly stop every connection is closed, every cell on disk. */

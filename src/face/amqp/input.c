@@ -364,6 +364,7 @@ static void amqp_stop(void *context)
 const struct face face_amqp = {
     .name = "amqp",
     .default_port = 5672,
+    .protocol = METRIC_PROTOCOL_AMQP,
     .open = amqp_open,
     .input = amqp_input,
     .event = amqp_event,

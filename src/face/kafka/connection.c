@@ -67,6 +67,7 @@ static void connection_close(void *self, enum err err)
 const struct face face_kafka = {
     .name = "kafka",
     .default_port = 9092,
+    .protocol = METRIC_PROTOCOL_KAFKA,
     .open = connection_open,
     .input = connection_input,
     .event = connection_event,
