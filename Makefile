@@ -17,7 +17,7 @@ run: build ## Build and start a broker with its usual ports
 	@exec build/weir serve $(ARGS)
 
 test: ## Build and run every test
-	@tools/setup build test fuzz
+	@tools/setup build test fuzz $(if $(ARGS),,python node java go c)
 	@python3 tests/run.py $(ARGS)
 
 bench: ## Measure, side by side with other brokers

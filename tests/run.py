@@ -7,10 +7,11 @@ A suite is a shell command run from the project's root:
   name = "amqp-pika"            # unique; also the name of its log in build/test-logs/
   kind = "compat"               # unit, sim, script, compat, crash, fuzz or tidy
   command = "tests/compat/pika/run"
-  setup = "tools/setup python"  # optional: runs before it, quick when there is nothing to do
+  setup = "tools/setup python"  # optional: runs once, before it, for all suites with the same words
   timeout_s = 120               # default 300; everything the suite started is killed after it
   builds = ["release", "asan"]  # default ["release"]: runs once with each; [] needs no build
-  parallel = true               # default false: runs alone, after the parallel ones
+  parallel = true               # default false: runs alone, after the parallel ones, of which
+                                # those with the longest time limits start first
   cpus = 2                      # default 1: how many of the machine's CPUs a parallel one takes
 
 It finds in its environment WEIR_BUILD (the absolute build folder), WEIR_BIN (its weir binary),
@@ -29,6 +30,7 @@ import sys
 import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +39,7 @@ KINDS = ["tidy", "unit", "sim", "script", "compat", "crash", "fuzz"]
 BUILDS = {"release": "build", "asan": "build-asan", "tsan": "build-tsan", "fuzz": "build-fuzz"}
 DEFAULTS = {"setup": "", "timeout_s": 300, "builds": ["release"], "parallel": False, "cpus": 1}
 SETUP_TIMEOUT_S = 1200
+SETUPS_AT_ONCE = 2  # they mostly wait for the network, beside the builds
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
@@ -173,6 +176,7 @@ class Runner:
         self.print_lock = threading.Lock()
         self.total = [0, 0, 0]
         self.failed_labels = []
+        self.setups = {}  # a command -> the future of its log when it failed, None otherwise
 
     def report(self, label, counts, seconds, log_path, show_tail):
         passed, failed, skipped = counts
@@ -188,6 +192,22 @@ class Runner:
             self.total = [a + b for a, b in zip(self.total, counts)]
             if failed:
                 self.failed_labels.append(label)
+
+    def setup_run(self, number, command):
+        """Runs a setup that several suites may share; its log when it failed."""
+        log_path = LOGS / f"setup.{number}.log"
+        with log_path.open("wb") as log:
+            log.write(f"[{command}]\n".encode())
+            log.flush()
+            code, timed_out = command_run(command, log, SETUP_TIMEOUT_S, os.environ)
+        return log_path.read_bytes() if code or timed_out else None
+
+    def setups_start(self, suites):
+        pool = ThreadPoolExecutor(SETUPS_AT_ONCE)
+        for suite in suites:
+            command = suite["setup"]
+            if command and command not in self.setups:
+                self.setups[command] = pool.submit(self.setup_run, len(self.setups), command)
 
     def suite_run(self, suite):
         label, build = suite["label"], suite["build"]
@@ -206,12 +226,11 @@ class Runner:
         log_path = LOGS / f"{label}.log"
         started = time.monotonic()
         with log_path.open("wb") as log:
-            code, timed_out = 0, False
-            if suite["setup"]:
-                code, timed_out = command_run(suite["setup"], log, SETUP_TIMEOUT_S, env)
-                if code or timed_out:
-                    log.write(b"\n[the suite's setup failed]\n")
-            if not code and not timed_out:
+            wrong = self.setups[suite["setup"]].result() if suite["setup"] else None
+            if wrong is not None:
+                log.write(wrong + b"\n[the suite's setup failed]\n")
+                code, timed_out = 1, False
+            else:
                 started = time.monotonic()
                 code, timed_out = command_run(command, log, suite["timeout_s"], env)
         counts = verdict(log_path.read_text(errors="replace"), code, timed_out)
@@ -229,7 +248,8 @@ class Runner:
 
     def suites_run(self, suites):
         threads = []
-        for suite in [s for s in suites if s["parallel"]]:
+        parallel = [s for s in suites if s["parallel"]]
+        for suite in sorted(parallel, key=lambda s: -s["timeout_s"]):
             cpus = min(suite["cpus"], self.jobs)
             with self.turn:
                 self.turn.wait_for(lambda: self.free >= cpus)
@@ -280,6 +300,7 @@ def main():
         signal.signal(number, interrupted)
     LOGS.mkdir(parents=True, exist_ok=True)
     runner = Runner(args.jobs)
+    runner.setups_start(suites)
     wanted = [b for b in BUILDS if any(s["build"] == b for s in suites)]
     broken = {b for b in wanted if not args.no_build and not runner.build_run(b)}
     runner.suites_run([s for s in suites if s["build"] not in broken])

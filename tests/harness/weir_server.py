@@ -11,6 +11,7 @@ SIGTERM and asserts exit code 0; a server that ended by itself fails the test wi
 
 WEIR_BIN   the binary (default: build/weir in this work tree)
 WEIR_WRAP  words put before it, e.g. "valgrind --error-exitcode=9"; it gets ten times the time
+WEIR_KIND_BUILD  asan, tsan or fuzz: it gets three times the time
 WEIR_TMP   where the temporary folders go; the caller removes them (default: the system's place, and
            they are removed here)
 """
@@ -20,6 +21,7 @@ import concurrent.futures
 import os
 import pathlib
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -32,6 +34,7 @@ import weakref
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FACES = ("amqp", "kafka")
+SANITIZER_REPORT = re.compile(r"(Thread|Address|Leak)Sanitizer|: runtime error: ")
 
 # Children are started by one thread that lives as long as the process, because the kernel sends the
 # parent-death signal when the thread that started the child ends, not the process.
@@ -63,8 +66,8 @@ def weir_binary():
 
 
 class WeirServer:
-    def __init__(self, listen=None, data=None, args=(), env=None, start_timeout_s=10.0,
-                 stop_timeout_s=20.0):
+    def __init__(self, listen=None, data=None, args=(), env=None, start_timeout_s=20.0,
+                 stop_timeout_s=30.0):
         """listen: words for --listen, each "face=host:port" (port 0: a free one, kept over restarts);
         default: every face in FACES on a free loopback port; an empty tuple: no --listen at all, so
         the default ports. data: a folder that outlives this object;
@@ -74,7 +77,8 @@ class WeirServer:
         self._args = [str(word) for word in args]
         self._env = dict(env or {})
         self._wrap = shlex.split(os.environ.get("WEIR_WRAP", ""))
-        slow = 10.0 if self._wrap else 1.0
+        sanitized = os.environ.get("WEIR_KIND_BUILD", "release") != "release"
+        slow = 10.0 if self._wrap else 3.0 if sanitized else 1.0
         self._start_timeout_s = start_timeout_s * slow
         self._stop_timeout_s = stop_timeout_s * slow
         self._tmp = pathlib.Path(tempfile.mkdtemp(prefix="weir-", dir=os.environ.get("WEIR_TMP")))
@@ -169,6 +173,7 @@ class WeirServer:
         self._process = None
         if code != 0:
             raise ServerError(f"exit code {code} instead of 0\n{self.log_tail()}")
+        self._sanitizers_check()
 
     def kill(self):
         """SIGKILL, as a crash. Fails when the server had ended before."""
@@ -181,6 +186,14 @@ class WeirServer:
         self._reader.join(5)
         _alive.discard(self)
         self._process = None
+        self._sanitizers_check()
+
+    def _sanitizers_check(self):
+        """A report that did not end the process, or that a kill overtook, counts too."""
+        lines = self.log().splitlines()
+        for number, line in enumerate(lines):
+            if SANITIZER_REPORT.search(line):
+                raise ServerError("\n".join(lines[max(number - 1, 0):number + 80]))
 
     def restart(self, sig=signal.SIGTERM):
         """Ends the server (SIGTERM: exit 0 asserted; SIGKILL: a crash) and starts it again on the
