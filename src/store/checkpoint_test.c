@@ -284,6 +284,32 @@ static void many_objects_go_in_several_transactions(void **state)
     free(bulk);
 }
 
+static void a_journal_that_lost_what_objects_reflect_is_refused(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 100);
+    flush(rig);
+    uint64_t mark = store_end(rig->store);
+    rig_tick(rig, 1);
+    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1); /* it begins here */
+    append(rig, 100);
+    rig_settle(rig);
+    assert_int_equal(rig->store->stats.checkpoints, 1);
+    assert_true(rig->store->extents.meta.least_end > mark);
+    rig_close(rig);
+    struct double_name *name = double_find(rig->disk->now, RIG_PATH "/journal-0000000000000000");
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    assert_int_equal(rig_count(rig), 200);
+    rig_close(rig);
+    memset(name->inode->data + JOURNAL_HEADER_BYTES + mark, 0, 40000);
+    assert_int_equal(rig_open(rig), ERR_CORRUPT);
+    assert_non_null(strstr(rig->problem, "had been stored"));
+    world_destroy(world);
+}
+
 static void an_unused_store_stops_without_touching_the_disk(void **state)
 {
     (void)state;
@@ -507,14 +533,10 @@ static void many_small_extents_become_one(void **state)
     world_destroy(world);
 }
 
-static void volatile_entries_between_stored_ones_keep_their_place(void **state)
+/* Adds entries first .. last - 1, every third one volatile. */
+static void add_mixed(struct rig *rig, struct stream *stream, uint64_t first, uint64_t last)
 {
-    (void)state;
-    struct world *world;
-    struct rig *rig = world_create(&world, 1);
-    assert_int_equal(rig_open(rig), ERR_NONE);
-    struct stream *stream = &rig->streams[0].stream;
-    for (uint64_t i = 0; i < 300; i++) {
+    for (uint64_t i = first; i < last; i++) {
         uint64_t pos;
         enum err err;
         uint8_t *at = store_reserve(rig->store, i % 3 != 1, 100, &pos, &err);
@@ -524,10 +546,25 @@ static void volatile_entries_between_stored_ones_keep_their_place(void **state)
         store_commit(rig->store, 100);
         assert_int_equal(stream_add(stream, i, 1, pos, 100), ERR_NONE);
     }
+}
+
+static void volatile_entries_between_stored_ones_keep_their_place(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    struct stream *stream = &rig->streams[0].stream;
+    add_mixed(rig, stream, 0, 300);
+    flush(rig);
     rig->streams[0].changed = true;
-    checkpoint(rig);
-    assert_int_equal(stream->used, 100);
-    for (uint64_t i = 0; i < 300; i++) {
+    rig_tick(rig, 1);
+    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1); /* it begins here */
+    add_mixed(rig, stream, 300, 420);
+    rig_settle(rig);
+    assert_int_equal(rig->store->stats.checkpoints, 1);
+    assert_int_equal(stream->used - stream->dead, 100 + 120);
+    for (uint64_t i = 0; i < 420; i++) {
         struct entry entry;
         int loads = 0;
         enum err err;
@@ -713,6 +750,7 @@ int main(void)
         cmocka_unit_test(an_orderly_stop_leaves_no_journal),
         cmocka_unit_test(old_journal_files_that_a_crash_left_do_no_harm),
         cmocka_unit_test(many_objects_go_in_several_transactions),
+        cmocka_unit_test(a_journal_that_lost_what_objects_reflect_is_refused),
         cmocka_unit_test(an_unused_store_stops_without_touching_the_disk),
         cmocka_unit_test(entries_that_left_memory_are_copied_from_the_journal),
         cmocka_unit_test(damage_in_the_journal_is_not_copied),
