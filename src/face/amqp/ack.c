@@ -76,6 +76,8 @@ static void resolve(struct channel *channel, uint32_t index, enum command_type t
     struct amqp *self = channel->amqp;
     struct lease lease = *leases_at(&channel->leases, index);
     leases_done(&channel->leases, index);
+    if (type == COMMAND_SETTLE)
+        conn_count(self->conn, METRIC_MESSAGES_ACKNOWLEDGED_AMQP, 1);
     if (lease.tag & LEASE_STREAM) {
         struct consumer *consumer = consumer_by_id(self, lease.consumer);
         if (consumer)

@@ -54,6 +54,8 @@ static void channel_open(struct amqp *self, uint16_t number)
     list_init(&channel->consumers);
     list_init(&channel->parked);
     self->channels[number] = channel;
+    conn_count(self->conn, METRIC_AMQP_CHANNELS, 1);
+    conn_count(self->conn, METRIC_AMQP_CHANNELS_OPENED, 1);
     amqp_channel_open_ok_send(self->conn, number, &(struct amqp_channel_open_ok){0});
 }
 
@@ -72,6 +74,8 @@ void channel_free(struct channel *channel)
     if (self->partial == channel)
         self->partial = NULL;
     self->channels[channel->number] = NULL;
+    conn_count(self->conn, METRIC_AMQP_CHANNELS, -1);
+    conn_count(self->conn, METRIC_AMQP_CHANNELS_CLOSED, 1);
     free(channel);
 }
 
@@ -123,6 +127,7 @@ static void close_send(struct channel *channel, uint16_t code, uint32_t method, 
     }
     if (channel->state != CHANNEL_OPEN || self->stage != STAGE_RUNNING)
         return;
+    conn_count(self->conn, METRIC_AMQP_ERRORS_CHANNEL, 1);
     char reply[256];
     (void)snprintf(reply, sizeof reply, "%s - %s", amqp_reply_name(code), text);
     conn_log(self->conn, "warn", "event=\"amqp channel error\" channel=%u code=%u text=\"%s\"",

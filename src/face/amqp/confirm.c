@@ -39,6 +39,8 @@ uint64_t confirm_first(const struct channel *channel)
 
 void confirms_free(struct channel *channel)
 {
+    conn_count(channel->amqp->conn, METRIC_MESSAGES_UNCONFIRMED_AMQP,
+               -(int64_t)channel->confirms.count);
     free(channel->confirms.slots);
     channel->confirms = (struct confirms){.base = confirm_first(channel)};
 }
@@ -48,6 +50,7 @@ uint64_t confirm_begin(struct channel *channel)
     struct confirms *confirms = &channel->confirms;
     if (confirms->count == confirms->capacity && !grow(confirms))
         return 0;
+    conn_count(channel->amqp->conn, METRIC_MESSAGES_UNCONFIRMED_AMQP, 1);
     *slot_at(confirms, confirms->count) = (struct confirm_slot){0};
     return confirms->base + confirms->count++;
 }
@@ -76,11 +79,14 @@ static void nack_send(struct channel *channel, uint64_t seq)
 {
     struct amqp_basic_nack m = {.delivery_tag = seq & CONFIRM_TAG};
     channel->amqp->wrote = true;
+    conn_count(channel->amqp->conn, METRIC_MESSAGES_REFUSED_AMQP, 1);
     amqp_basic_nack_send(channel->amqp->conn, channel->number, &m);
 }
 
-static void pop(struct confirms *confirms, uint32_t count)
+static void pop(struct channel *channel, uint32_t count)
 {
+    struct confirms *confirms = &channel->confirms;
+    conn_count(channel->amqp->conn, METRIC_MESSAGES_UNCONFIRMED_AMQP, -(int64_t)count);
     confirms->head = (confirms->head + count) & (confirms->capacity - 1);
     confirms->count -= count;
     confirms->base += count;
@@ -110,11 +116,12 @@ static void front_tell(struct channel *channel)
         uint32_t untold, run = front_run(confirms, &untold);
         if (untold > 0)
             ack_send(channel, confirms->base + run - 1, run > 1);
-        pop(confirms, run);
+        conn_count(channel->amqp->conn, METRIC_MESSAGES_CONFIRMED_AMQP, untold);
+        pop(channel, run);
         if (confirms->count == 0 || !is_done(slot_at(confirms, 0)))
             return;
         nack_send(channel, confirms->base);
-        pop(confirms, 1);
+        pop(channel, 1);
     }
 }
 
@@ -125,7 +132,7 @@ static void tell(struct channel *channel, uint64_t first, uint64_t last)
         uint32_t refused = 0;
         while (confirms->count > 0 && is_done(slot_at(confirms, 0))) {
             refused += slot_at(confirms, 0)->refused;
-            pop(confirms, 1);
+            pop(channel, 1);
         }
         if (refused)
             tx_refused(channel);
@@ -139,10 +146,12 @@ static void tell(struct channel *channel, uint64_t first, uint64_t last)
         struct confirm_slot *slot = slot_at(confirms, (uint32_t)(seq - confirms->base));
         if (!is_done(slot))
             continue;
-        if (slot->refused)
+        if (slot->refused) {
             nack_send(channel, seq);
-        else
+        } else {
             ack_send(channel, seq, false);
+            conn_count(channel->amqp->conn, METRIC_MESSAGES_CONFIRMED_AMQP, 1);
+        }
         slot->left = LEFT_TOLD;
     }
 }

@@ -39,6 +39,7 @@ void connection_error(struct amqp *self, uint16_t code, uint32_t method, const c
     va_end(arguments);
     if (self->stage >= STAGE_CLOSING)
         return;
+    conn_count(self->conn, METRIC_AMQP_ERRORS_CONNECTION, 1);
     conn_log(self->conn, "warn", "event=\"amqp connection error\" code=%u text=\"%s\"", code, text);
     struct amqp_connection_close m = {
         .reply_code = code,

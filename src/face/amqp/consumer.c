@@ -72,6 +72,7 @@ static struct consumer *consumer_create(struct channel *channel, struct slice ta
     list_insert(&channel->consumers, &consumer->link);
     self->consumers[slot] = consumer;
     channel->touched = true;
+    conn_count(self->conn, METRIC_AMQP_CONSUMERS, 1);
     return consumer;
 }
 
@@ -82,6 +83,7 @@ void consumer_free(struct consumer *consumer)
         stream_free(consumer);
     direct_reply_cancelled(consumer->channel, consumer->id);
     self->consumers[slot_of(consumer->id)] = NULL;
+    conn_count(self->conn, METRIC_AMQP_CONSUMERS, -1);
     list_remove(&consumer->link);
     list_remove(&consumer->due);
     free(consumer);
@@ -273,11 +275,13 @@ static void cancel(struct channel *channel, const struct amqp_basic_cancel *m)
 
 static void got_none(struct channel *channel, struct pending *pending, const struct event *event)
 {
-    if (event->err != ERR_NOT_FOUND)
+    if (event->err != ERR_NOT_FOUND) {
         channel_event_error(channel, pending->method, event);
-    else
-        amqp_basic_get_empty_send(channel->amqp->conn, channel->number,
-                                  &(struct amqp_basic_get_empty){0});
+        return;
+    }
+    conn_count(channel->amqp->conn, METRIC_AMQP_GETS_EMPTY, 1);
+    amqp_basic_get_empty_send(channel->amqp->conn, channel->number,
+                              &(struct amqp_basic_get_empty){0});
 }
 
 static void get(struct channel *channel, const struct amqp_basic_get *m)

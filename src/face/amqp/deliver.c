@@ -128,6 +128,12 @@ void deliver_send(struct consumer *consumer, uint64_t tag, bool redelivered, str
         .exchange = exchange,
         .routing_key = routing_key,
     };
+    conn_count(self->conn,
+               consumer->no_ack ? METRIC_MESSAGES_DELIVERED_AMQP_CONSUME_AUTO_ACK
+                                : METRIC_MESSAGES_DELIVERED_AMQP_CONSUME_MANUAL_ACK,
+               1);
+    if (redelivered)
+        conn_count(self->conn, METRIC_MESSAGES_REDELIVERED_AMQP, 1);
     size_t method_size = amqp_basic_deliver_frame_size(&m);
     if (!is_small(self, method_size, list, body)) {
         amqp_basic_deliver_send(self->conn, channel->number, &m);
@@ -274,6 +280,12 @@ static void get_ok(struct amqp *self, const struct event *event)
             .routing_key = parts.routing_key,
             .message_count = delivery->ready,
         };
+        conn_count(self->conn,
+                   no_ack ? METRIC_MESSAGES_DELIVERED_AMQP_GET_AUTO_ACK
+                          : METRIC_MESSAGES_DELIVERED_AMQP_GET_MANUAL_ACK,
+                   1);
+        if (m.redelivered)
+            conn_count(self->conn, METRIC_MESSAGES_REDELIVERED_AMQP, 1);
         amqp_basic_get_ok_send(self->conn, channel->number, &m);
         content_send(channel, parts.list, parts.body, delivery->buf);
     }

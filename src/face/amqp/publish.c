@@ -341,6 +341,12 @@ bool publish_now(struct channel *channel, const struct message_in *in, uint64_t 
             publish.exchange = exchange_of_name(channel, in->exchange);
         cells = publish.exchange ? conn_publish(self->conn, &publish) : 0;
     }
+    conn_count(self->conn, METRIC_MESSAGES_RECEIVED_AMQP, 1);
+    if (cells == 0)
+        conn_count(self->conn,
+                   in->mandatory ? METRIC_MESSAGES_UNROUTABLE_RETURNED
+                                 : METRIC_MESSAGES_UNROUTABLE_DROPPED,
+                   1);
     if (cells == 0 && in->mandatory)
         return_send(channel, in, checked.list);
     if (seq)

@@ -301,6 +301,24 @@ static bool payload_prepare(struct request *request, struct fetch_partition *par
     return true;
 }
 
+static void count_delivered(struct request *request, const struct fetch_partition *partition,
+                            uint32_t count)
+{
+    int64_t messages = 0;
+    for (uint32_t i = 0; i < count; i++)
+        messages += partition->entries[i].count;
+    conn_count(request->kafka->conn, METRIC_MESSAGES_DELIVERED_KAFKA_FETCH, messages);
+}
+
+static void count_errors(struct request *request)
+{
+    const struct fetch *fetch = request->state;
+    for (uint32_t i = 0; i < fetch->count; i++) {
+        if (fetch->partitions[i].row->error_code != KAFKA_ERROR_NONE)
+            conn_count(request->kafka->conn, METRIC_KAFKA_ERRORS_FETCH, 1);
+    }
+}
+
 static void finish(struct request *request)
 {
     struct fetch *fetch = request->state;
@@ -314,7 +332,10 @@ static void finish(struct request *request)
         first = first && count == 0;
         if (!payload_prepare(request, partition, count))
             partition->row->error_code = KAFKA_ERROR_UNKNOWN_SERVER_ERROR;
+        else
+            count_delivered(request, partition, count);
     }
+    count_errors(request);
     request_respond(request, &fetch->response);
 }
 

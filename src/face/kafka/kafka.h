@@ -120,6 +120,8 @@ void requests_send(struct kafka *kafka);
 void requests_drop(struct kafka *kafka);
 /* Takes or refuses further input as in-flight requests and output say. */
 void requests_throttle(struct kafka *kafka);
+/* Which metric counts requests of that API. */
+enum metric request_metric(int16_t key);
 
 /* Zeroed memory from the request's arena. After NULL call request_fail and return. */
 void *request_alloc(struct request *request, size_t count, size_t size);

@@ -21,14 +21,14 @@ struct produce {
     struct kafka_produce_response response;
     struct kafka_produce_response_partition *partitions; /* of all topics, one after the other */
     int16_t acks;
-    bool refused; /* a partition has an error */
+    uint32_t refused; /* partitions with an error */
 };
 
 static void partition_refuse(struct produce *produce,
                              struct kafka_produce_response_partition *partition, int16_t code,
                              const char *why)
 {
-    produce->refused = true;
+    produce->refused++;
     partition->error_code = code;
     partition->base_offset = -1;
     partition->log_append_time_ms = -1;
@@ -98,6 +98,7 @@ static void batch_send(struct request *request, uint32_t index, uint64_t partiti
         request_tell(request, index, &command);
     else
         request_command(request, index, &command);
+    conn_count(request->kafka->conn, METRIC_MESSAGES_RECEIVED_KAFKA, batch->records_count);
 }
 
 /* False: no memory. */
@@ -216,6 +217,7 @@ static void answer(struct request *request, uint32_t index, const struct event *
 static void finish(struct request *request)
 {
     struct produce *produce = request->state;
+    conn_count(request->kafka->conn, METRIC_KAFKA_ERRORS_PRODUCE, produce->refused);
     if (produce->acks != ACKS_NONE) {
         request_respond(request, &produce->response);
         return;

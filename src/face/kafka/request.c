@@ -147,6 +147,7 @@ void request_fail(struct request *request, const char *why)
     conn_log(request->kafka->conn, "warn",
              "event=\"request refused\" api=%s version=%d reason=\"%s\"",
              request->api ? request->api->name : "none", request->version, why);
+    conn_count(request->kafka->conn, METRIC_KAFKA_ERRORS_REQUEST, 1);
     request->stage = REQUEST_SILENT;
     connection_end(request->kafka, true);
 }
@@ -359,6 +360,7 @@ static void request_read(struct request *request, struct slice frame)
         }
         conn_log(kafka->conn, "warn", "event=\"request unknown\" key=%d version=%d", header.api_key,
                  header.api_version);
+        conn_count(kafka->conn, METRIC_KAFKA_ERRORS_REQUEST, 1);
         request->stage = REQUEST_SILENT;
         connection_end(kafka, true);
         return;
@@ -367,6 +369,7 @@ static void request_read(struct request *request, struct slice frame)
         request_fail(request, "too large");
         return;
     }
+    conn_count(kafka->conn, request_metric(header.api_key), 1);
     request->client_id = header.client_id;
     if (!request_copy(request, &request->client_id)) {
         request_fail(request, "no memory");

@@ -33,6 +33,37 @@ const struct handler *const kafka_handlers[KAFKA_APIS_COUNT] = {
     [KAFKA_DESCRIBE_CLUSTER_INDEX] = &describe_cluster_handler,
 };
 
+enum metric request_metric(int16_t key)
+{
+    switch (key) {
+    case KAFKA_PRODUCE:
+        return METRIC_KAFKA_REQUESTS_PRODUCE;
+    case KAFKA_FETCH:
+        return METRIC_KAFKA_REQUESTS_FETCH;
+    case KAFKA_LIST_OFFSETS:
+    case KAFKA_OFFSET_FOR_LEADER_EPOCH:
+        return METRIC_KAFKA_REQUESTS_OFFSETS;
+    case KAFKA_METADATA:
+    case KAFKA_FIND_COORDINATOR:
+    case KAFKA_DESCRIBE_CLUSTER:
+        return METRIC_KAFKA_REQUESTS_METADATA;
+    case KAFKA_JOIN_GROUP:
+    case KAFKA_SYNC_GROUP:
+    case KAFKA_HEARTBEAT:
+    case KAFKA_LEAVE_GROUP:
+    case KAFKA_OFFSET_COMMIT:
+    case KAFKA_OFFSET_FETCH:
+        return METRIC_KAFKA_REQUESTS_GROUPS;
+    case KAFKA_API_VERSIONS:
+    case KAFKA_SASL_HANDSHAKE:
+    case KAFKA_SASL_AUTHENTICATE:
+    case KAFKA_INIT_PRODUCER_ID:
+        return METRIC_KAFKA_REQUESTS_SESSION;
+    default: /* what changes or describes topics, configurations and groups */
+        return METRIC_KAFKA_REQUESTS_ADMIN;
+    }
+}
+
 enum { NAMESPACE = 0, TOPIC_NAME_BYTES_MAX = 249 };
 
 const struct topic *topic_named(const struct request *request, struct slice name)
