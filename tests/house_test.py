@@ -93,6 +93,15 @@ class Rules(unittest.TestCase):
             ["src/core/q.c:1: core may not include io",
              "src/face/amqp/a.c:1: face may not include io"])
 
+    def test_the_tests_of_the_core_run_on_a_store(self):
+        text = '#include "io/sim.h"\n#include "store/log.h"\n'
+        self.assertEqual(
+            self.seen(tidy.rule_layers, src__io__sim_DOT_h="", src__store__log_DOT_h="",
+                      src__core__q_test_DOT_c=text, src__core__q_rig_DOT_h=text,
+                      src__core__rig_DOT_c=text),
+            ["src/core/rig.c:1: core may not include io",
+             "src/core/rig.c:2: core may not include store"])
+
     def test_faces_do_not_know_each_other(self):
         self.assertEqual(
             self.seen(tidy.rule_layers, src__face__face_DOT_h="", src__face__kafka__k_DOT_h="",

@@ -399,7 +399,7 @@ static void a_backlog_is_read_back_and_drained_in_order(void **state)
             rig_run(rig, 1);
         assert_non_null(event);
         assert_int_equal(event->event.deliver.offset, i);
-        assert_int_equal(atoi(event->text), i);
+        assert_int_equal(strtol(event->text, NULL, 10), i);
         rig_settle(rig, q, 5, i, i);
     }
     rig_got_nothing(rig, 5);

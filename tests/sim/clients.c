@@ -24,7 +24,7 @@ struct publisher {
     struct probe probe; /* first member */
     struct clients *clients;
     uint16_t number;
-    uint64_t seq; /* of this connection */
+    uint64_t seq;                          /* of this connection */
     uint32_t outstanding[OUTSTANDING_MAX]; /* message numbers */
     uint64_t outstanding_seq[OUTSTANDING_MAX];
     uint32_t count;
@@ -114,8 +114,8 @@ static uint32_t publish(struct publisher *self, uint32_t queue, bool persistent)
         return UINT32_MAX;
     }
     uint32_t n = model->message_count++;
-    model->messages[n] =
-        (struct message){.publisher = self->number, .queue = (uint8_t)queue, .persistent = persistent};
+    model->messages[n] = (struct message){
+        .publisher = self->number, .queue = (uint8_t)queue, .persistent = persistent};
     char name[8];
     snprintf(name, sizeof name, "q%u", queue);
     uint8_t head[64], body[MODEL_BODY_MAX];
@@ -139,7 +139,8 @@ static void confirmed(struct publisher *self, const struct event *event)
 {
     struct model *model = self->clients->model;
     for (uint32_t i = 0; i < self->count;) {
-        if (self->outstanding_seq[i] < event->first_seq || self->outstanding_seq[i] > event->last_seq) {
+        if (self->outstanding_seq[i] < event->first_seq ||
+            self->outstanding_seq[i] > event->last_seq) {
             i++;
             continue;
         }
@@ -164,7 +165,8 @@ static void publisher_act(struct probe *probe)
         return;
     uint64_t burst = sim_random(world->sim, 6);
     for (uint64_t i = 0; i < burst; i++)
-        publish(self, (uint32_t)sim_random(world->sim, MODEL_QUEUES), sim_random(world->sim, 4) != 0);
+        publish(self, (uint32_t)sim_random(world->sim, MODEL_QUEUES),
+                sim_random(world->sim, 4) != 0);
 }
 
 static void publisher_event(struct probe *probe, const struct event *event)
@@ -213,7 +215,8 @@ static void lose_unacknowledged(const struct consumer *self)
     struct model *model = self->publisher.clients->model;
     for (uint32_t n = 0; n < model->message_count; n++) {
         struct message *message = &model->messages[n];
-        if (message->queue == self->queue || (self->queue == 0 && model->dead_letters[message->queue]))
+        if (message->queue == self->queue ||
+            (self->queue == 0 && model->dead_letters[message->queue]))
             message->may_be_lost = true;
     }
 }
@@ -279,7 +282,8 @@ static void marker_confirmed(struct consumer *self)
     for (uint32_t i = 0; i < self->marked_count; i++)
         model->messages[self->settled[i]].settle_safe = true;
     self->settled_count -= self->marked_count;
-    memmove(self->settled, self->settled + self->marked_count, self->settled_count * sizeof *self->settled);
+    memmove(self->settled, self->settled + self->marked_count,
+            self->settled_count * sizeof *self->settled);
     self->marked_count = self->marker = 0;
 }
 
@@ -389,7 +393,8 @@ static void producer_act(struct probe *probe)
     if (i == PRODUCER_WINDOW || model->batch_count == MODEL_MESSAGES_MAX)
         return;
     uint32_t n = model->batch_count++;
-    model->batches[n] = (struct batch){.producer = self->number, .partition = (uint8_t)partition, .offset = -1};
+    model->batches[n] =
+        (struct batch){.producer = self->number, .partition = (uint8_t)partition, .offset = -1};
     self->window[partition][i].n = n;
     self->window[partition][i].sequence = self->next_sequence[partition];
     self->next_sequence[partition] += (int32_t)(1 + n % 3);
@@ -403,13 +408,14 @@ static void batch_answered(struct producer *self, const struct event *event)
     struct model *model = self->clients->model;
     uint32_t n = (uint32_t)(event->asker.tag >> 8), partition = event->asker.tag & 0xff;
     if (event->err != ERR_NONE) {
-        world_wrong(model->world, "batch %u of producer %u: %s", n, self->number, err_text(event->err));
+        world_wrong(model->world, "batch %u of producer %u: %s", n, self->number,
+                    err_text(event->err));
         return;
     }
     struct batch *batch = &model->batches[n];
     if (batch->acked && batch->offset != (int64_t)event->value)
-        world_wrong(model->world, "batch %u was at offset %lld and is now at %llu", n, (long long)batch->offset,
-                    (unsigned long long)event->value);
+        world_wrong(model->world, "batch %u was at offset %lld and is now at %llu", n,
+                    (long long)batch->offset, (unsigned long long)event->value);
     batch->acked = true;
     batch->offset = (int64_t)event->value;
     model->acked++;
@@ -443,8 +449,8 @@ static void saw_entry(struct producer *self, uint32_t partition, const struct en
     *known = n + 1;
     struct batch *batch = &model->batches[n];
     if (batch->acked && batch->offset != (int64_t)entry->base)
-        world_wrong(world, "batch %u was acknowledged at %lld and stands at %llu", n, (long long)batch->offset,
-                    (unsigned long long)entry->base);
+        world_wrong(world, "batch %u was acknowledged at %lld and stands at %llu", n,
+                    (long long)batch->offset, (unsigned long long)entry->base);
     uint32_t *last = &self->last_n[partition][batch->producer];
     if (*last > n + 1)
         world_wrong(world, "partition %u: batch %u of producer %u stands behind %u", partition, n,
@@ -546,8 +552,8 @@ static void administrator_event(struct probe *probe, const struct event *event)
     struct model *model = self->clients->model;
     uint64_t i = event->asker.tag;
     if (event->err != ERR_NONE && !(i == MODEL_QUEUES && event->err == ERR_EXISTS)) {
-        world_wrong(probe->world, "declaring %llu: %s %.*s", (unsigned long long)i, err_text(event->err),
-                    (int)event->detail.len, (const char *)event->detail.data);
+        world_wrong(probe->world, "declaring %llu: %s %.*s", (unsigned long long)i,
+                    err_text(event->err), (int)event->detail.len, (const char *)event->detail.data);
         return;
     }
     self->answered++;
@@ -568,7 +574,8 @@ static void administrator_event(struct probe *probe, const struct event *event)
 /* ---- All of them ---- */
 
 static void init_probe(struct clients *clients, struct probe *probe, void (*opened)(struct probe *),
-                       void (*act)(struct probe *), void (*event)(struct probe *, const struct event *),
+                       void (*act)(struct probe *),
+                       void (*event)(struct probe *, const struct event *),
                        void (*lost)(struct probe *))
 {
     probe->opened = opened;
@@ -588,8 +595,8 @@ struct clients *clients_create(struct world *world, struct model *model)
     for (uint16_t i = 0; i < PUBLISHERS; i++) {
         clients->publishers[i].clients = clients;
         clients->publishers[i].number = i;
-        init_probe(clients, &clients->publishers[i].probe, publisher_reset, publisher_act, publisher_event,
-                   publisher_reset);
+        init_probe(clients, &clients->publishers[i].probe, publisher_reset, publisher_act,
+                   publisher_event, publisher_reset);
     }
     for (uint16_t i = 0; i < CONSUMERS; i++) {
         clients->consumers[i].publisher.clients = clients;
@@ -601,12 +608,12 @@ struct clients *clients_create(struct world *world, struct model *model)
     for (uint16_t i = 0; i < PRODUCERS; i++) {
         clients->producers[i].clients = clients;
         clients->producers[i].number = i;
-        init_probe(clients, &clients->producers[i].probe, producer_opened, producer_act, producer_event,
-                   nothing);
+        init_probe(clients, &clients->producers[i].probe, producer_opened, producer_act,
+                   producer_event, nothing);
     }
     clients->administrator.clients = clients;
-    init_probe(clients, &clients->administrator.probe, administrator_opened, nothing, administrator_event,
-               nothing);
+    init_probe(clients, &clients->administrator.probe, administrator_opened, nothing,
+               administrator_event, nothing);
     return clients;
 }
 

@@ -1,10 +1,10 @@
 /* sim_broker [--seeds N] [--from SEED] [--jobs N] [--lie] [--verbose]
  *
- * Runs the simulated broker for each seed: a few lives, each ended by a crash at a random disk call,
- * at a random time, or by an orderly stop, then a last start in which everything is drained and
- * judged. A failing seed prints one line that replays it. With --lie fdatasync does nothing: then
- * acknowledged messages must be found missing, or the checkers are blind. Ends with
- * "N passed, N failed". */
+ * Runs the simulated broker for each seed: a few lives, each ended by a crash at a random disk
+ * call, at a random time, or by an orderly stop, then a last start in which everything is drained
+ * and judged. A failing seed prints one line that replays it. With --lie fdatasync does nothing:
+ * then acknowledged messages must be found missing, or the checkers are blind. Ends with "N passed,
+ * N failed". */
 #include "clients.h"
 
 #include <stdio.h>
@@ -54,7 +54,8 @@ static bool run_seed(uint64_t seed, const struct options *options, struct totals
     struct clients *clients = clients_create(world, model);
     for (uint64_t lives = 1 + sim_random(world->sim, 4); lives > 0 && world->wrong == NULL; lives--)
         live(world, clients, totals);
-    if (world->wrong == NULL && world_start(world, 1 + (uint32_t)sim_random(world->sim, WORLD_SHARDS_MAX)) &&
+    if (world->wrong == NULL &&
+        world_start(world, 1 + (uint32_t)sim_random(world->sim, WORLD_SHARDS_MAX)) &&
         clients_prepare(clients))
         clients_drain(clients);
     bool failed = world->wrong != NULL;
@@ -134,7 +135,8 @@ static uint32_t run_jobs(const struct options *options, struct totals *each)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.seeds = 1000, .from = 1, .jobs = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN)};
+    struct options options = {
+        .seeds = 1000, .from = 1, .jobs = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN)};
     parse(argc, argv, &options);
     if (options.jobs < 1 || options.jobs > 64)
         options.jobs = 1;
@@ -157,17 +159,20 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < sizeof sum / sizeof(uint64_t); i++)
             ((uint64_t *)&sum)[i] += ((uint64_t *)&each[job])[i];
     }
-    double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
-    printf("%llu seeds, %.0f seeds/s, %llu crashes; published %llu, confirmed %llu, delivered %llu, settled %llu; "
+    double seconds =
+        (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+    printf("%llu seeds, %.0f seeds/s, %llu crashes; published %llu, confirmed %llu, delivered "
+           "%llu, settled %llu; "
            "appended %llu, acknowledged %llu\n",
-           (unsigned long long)sum.seeds, (double)sum.seeds / seconds, (unsigned long long)sum.crashes,
-           (unsigned long long)sum.published, (unsigned long long)sum.confirmed,
-           (unsigned long long)sum.delivered, (unsigned long long)sum.settled,
-           (unsigned long long)sum.appended, (unsigned long long)sum.acked);
+           (unsigned long long)sum.seeds, (double)sum.seeds / seconds,
+           (unsigned long long)sum.crashes, (unsigned long long)sum.published,
+           (unsigned long long)sum.confirmed, (unsigned long long)sum.delivered,
+           (unsigned long long)sum.settled, (unsigned long long)sum.appended,
+           (unsigned long long)sum.acked);
     if (options.lie) {
         bool caught = sum.failed > 0 && died == 0;
-        printf("with fdatasync sabotaged %llu of %llu seeds found out\n", (unsigned long long)sum.failed,
-               (unsigned long long)sum.seeds);
+        printf("with fdatasync sabotaged %llu of %llu seeds found out\n",
+               (unsigned long long)sum.failed, (unsigned long long)sum.seeds);
         printf("%d passed, %d failed\n", caught, !caught);
         return caught ? 0 : 1;
     }

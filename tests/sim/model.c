@@ -54,7 +54,9 @@ void model_drained(struct model *model, uint32_t queue, uint32_t n, uint32_t *la
 {
     struct world *world = model->world;
     if (n >= model->message_count) {
-        world_wrong(world, "queue %u delivered a message that nobody published or whose bytes changed", queue);
+        world_wrong(world,
+                    "queue %u delivered a message that nobody published or whose bytes changed",
+                    queue);
         return;
     }
     struct message *message = &model->messages[n];
@@ -93,9 +95,10 @@ void model_check_messages(struct model *model)
 {
     for (uint32_t n = 0; n < model->message_count; n++) {
         const struct message *message = &model->messages[n];
-        if (message->confirmed && message->persistent && !message->settle_sent && !message->may_be_lost &&
-            message->seen == 0)
-            world_wrong(model->world, "message %u of publisher %u was confirmed and is not in queue %u", n,
+        if (message->confirmed && message->persistent && !message->settle_sent &&
+            !message->may_be_lost && message->seen == 0)
+            world_wrong(model->world,
+                        "message %u of publisher %u was confirmed and is not in queue %u", n,
                         message->publisher, message->queue);
     }
 }
@@ -105,7 +108,8 @@ void model_check_batches(struct model *model)
     for (uint32_t n = 0; n < model->batch_count; n++) {
         const struct batch *batch = &model->batches[n];
         if (batch->acked && batch->seen == 0)
-            world_wrong(model->world, "batch %u at offset %lld of partition %u was acknowledged and is gone", n,
+            world_wrong(model->world,
+                        "batch %u at offset %lld of partition %u was acknowledged and is gone", n,
                         (long long)batch->offset, batch->partition);
         if (batch->seen > 1)
             world_wrong(model->world, "batch %u was appended %u times", n, batch->seen);

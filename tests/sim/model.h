@@ -11,13 +11,13 @@ struct message {
     uint16_t publisher;
     uint8_t queue;
     bool persistent;
-    bool confirmed;       /* the broker said that it is safe */
+    bool confirmed; /* the broker said that it is safe */
     bool refused;
-    bool settle_sent;     /* a consumer settled, rejected or took it without acknowledgement */
-    bool settle_safe;     /* and a later confirm of the same cell proves that durable */
-    bool may_be_lost;     /* transient, or expired, or purged */
-    uint32_t seen;        /* deliveries in the final drain */
-    uint8_t seen_in;      /* the queue of the last of them */
+    bool settle_sent; /* a consumer settled, rejected or took it without acknowledgement */
+    bool settle_safe; /* and a later confirm of the same cell proves that durable */
+    bool may_be_lost; /* transient, or expired, or purged */
+    uint32_t seen;    /* deliveries in the final drain */
+    uint8_t seen_in;  /* the queue of the last of them */
 };
 
 struct batch {

@@ -1,5 +1,5 @@
-/* Start and end of the simulated broker, and the probe face. A process runs one world at a time: the
- * face finds it through one static pointer. */
+/* Start and end of the simulated broker, and the probe face. A process runs one world at a time:
+ * the face finds it through one static pointer. */
 #include "world.h"
 
 #include <stdarg.h>
@@ -168,7 +168,8 @@ struct world *world_create(uint64_t seed, bool lie_about_sync, bool verbose)
     if (world->sim == NULL || world->state == NULL)
         abort();
     world->verbose = verbose;
-    world->log = (struct log){.level = LOG_INFO, .clock = log_clock, .sink = log_sink, .context = world};
+    world->log =
+        (struct log){.level = LOG_INFO, .clock = log_clock, .sink = log_sink, .context = world};
     the_world = world;
     return world;
 }
@@ -252,7 +253,8 @@ bool world_start(struct world *world, uint32_t shards)
     shard_feed(broker->shards[0]);
     world->up = true;
     int64_t limit = sim_now_ms(world->sim) + 60000;
-    while (!all_ready(world) && !sim_hung(world->sim, 0) && sim_now_ms(world->sim) < limit && sim_step(world->sim))
+    while (!all_ready(world) && !sim_hung(world->sim, 0) && sim_now_ms(world->sim) < limit &&
+           sim_step(world->sim))
         ;
     if (!all_ready(world)) {
         if (!sim_hung(world->sim, 0))
@@ -261,7 +263,8 @@ bool world_start(struct world *world, uint32_t shards)
     }
     uint16_t port;
     for (uint32_t i = 0; i < shards; i++) {
-        if (shard_listen(broker->shards[i], &face_probe, "127.0.0.1", WORLD_PORT, &port) != ERR_NONE) {
+        if (shard_listen(broker->shards[i], &face_probe, "127.0.0.1", WORLD_PORT, &port) !=
+            ERR_NONE) {
             if (!sim_hung(world->sim, 0))
                 world_wrong(world, "shard %u cannot listen", i);
             return false;

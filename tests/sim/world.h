@@ -1,7 +1,7 @@
 /* A broker of one to three shards in one thread, on simulated clock, disk and network. It can be
  * crashed at any disk call or at any time, and started again with another number of shards. Clients
- * speak to it through a face of their own (probe), whose bytes mean nothing: a byte is a turn for the
- * client to issue commands, exactly as a protocol's face would. */
+ * speak to it through a face of their own (probe), whose bytes mean nothing: a byte is a turn for
+ * the client to issue commands, exactly as a protocol's face would. */
 #ifndef WEIR_SIM_WORLD_H
 #define WEIR_SIM_WORLD_H
 
@@ -55,6 +55,7 @@ bool world_stop(struct world *world);
 void world_run(struct world *world, int64_t ms);
 void world_add(struct world *world, struct probe *probe);
 /* Records the first thing that is wrong. */
-void world_wrong(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void world_wrong(struct world *world, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 #endif
