@@ -103,7 +103,8 @@ static enum err listen_all(struct worker *worker)
                                                  log_text("error", err_text(err)), log_end()});
             return err;
         }
-        server->ports[i] = port;
+        if (worker->number == 0) /* before the others look */
+            server->ports[i] = port;
     }
     return ERR_NONE;
 }
@@ -138,7 +139,7 @@ static void run_loop(struct worker *worker)
     bool told_ready = false;
     enum err err = ERR_NONE;
     for (;;) {
-        enum phase phase = atomic_load(&server->phase);
+        enum phase phase = (enum phase)atomic_load(&server->phase);
         if (follow_phase(worker, phase))
             deadline = 0;
         if (phase == PHASE_STOP) {

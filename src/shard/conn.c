@@ -382,7 +382,7 @@ enum err conn_login(struct conn *conn, struct slice user, struct slice password)
         memcpy(conn->user, user.data, user.len);
         conn->user_len = (uint8_t)user.len;
     }
-    enum metric first = err == ERR_NONE ? METRIC_LOGINS_AMQP : METRIC_LOGINS_REFUSED_AMQP;
+    uint32_t first = err == ERR_NONE ? METRIC_LOGINS_AMQP : METRIC_LOGINS_REFUSED_AMQP;
     metrics_add(conn->shard, first + conn->face->protocol, 1);
     return err;
 }
