@@ -205,3 +205,9 @@ void cell_drop_pending(struct cell *cell)
     cell->pending = NULL;
     cell->pending_count = cell->pending_capacity = cell->pending_head = 0;
 }
+
+void cell_unreadable(struct cell *cell, const struct stream *stream, uint64_t offset, enum err err)
+{
+    if (cell->config.out->unreadable != NULL)
+        cell->config.out->unreadable(cell->config.ctx, stream->id, offset, err);
+}

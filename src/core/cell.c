@@ -346,12 +346,12 @@ static void forget_tracked(struct list *from)
 
 /* What has changed when the gathering begins is for this checkpoint; what changes later, for the
  * next: so it ends, however busy the cell is. */
-static void begin_gathering(struct cell *cell)
+static bool begin_gathering(struct cell *cell)
 {
     cell->gathering = true;
     forget_tracked(&cell->handed);
     move_all(&cell->changed, &cell->gathered, TRACKED_GATHERED);
-    definitions_checkpoint_begins(cell);
+    return definitions_checkpoint_begins(cell);
 }
 
 static bool is_stored(const struct tracked *tracked)
@@ -364,8 +364,10 @@ static bool is_stored(const struct tracked *tracked)
 static bool next_changed(void *ctx, struct store_object *out)
 {
     struct cell *cell = ctx;
-    if (!cell->gathering)
-        begin_gathering(cell);
+    if (!cell->gathering && !begin_gathering(cell)) {
+        *out = (struct store_object){.kind = 0};
+        return true;
+    }
     if (definitions_next_changed(cell, out))
         return true;
     while (!list_empty(&cell->gathered)) {
@@ -444,6 +446,8 @@ enum err cell_open(const struct cell_config *config, int64_t wall_ms, struct cel
     cell->config = *config;
     cell->catalog = config->catalog;
     cell->wall_ms = wall_ms;
+    cell->catalog_seq = cell->catalog_saved = 1; /* number 0 is the catalog as a whole */
+    cell->snapshot.base = cell->snapshot.first = 1;
     list_init(&cell->busy);
     list_init(&cell->parked);
     list_init(&cell->readings);
@@ -454,7 +458,6 @@ enum err cell_open(const struct cell_config *config, int64_t wall_ms, struct cel
     list_init(&cell->changed);
     list_init(&cell->handed);
     list_init(&cell->catalog_unsaved);
-    list_init(&cell->catalog_handed);
     list_init(&cell->producer_ids.link);
     cell->producer_ids.kind = OBJECT_PRODUCER_IDS;
     cell->groups = groups_create(cell);
@@ -743,5 +746,12 @@ void cell_stats(const struct cell *cell, struct cell_stats *out)
     *out = cell->stats;
     out->queues = cell->queues.count;
     out->partitions = cell->partitions.count;
+    out->messages_ready = out->messages_leased = 0;
+    uint32_t at = 0;
+    for (struct map_slot *slot; (slot = map_next(&cell->queues, &at)) != NULL;) {
+        const struct queue *queue = slot->value;
+        out->messages_ready += queue_ready(queue);
+        out->messages_leased += queue->leases.count;
+    }
     store_stats(cell->store, &out->store);
 }

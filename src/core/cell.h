@@ -39,6 +39,9 @@ struct cell_out {
     void (*change)(void *ctx, struct slice changes, const struct event *answer);
     /* The cell's storage failed: it refuses everything from now on. */
     void (*failed)(void *ctx, enum err err);
+    /* A message of a queue or partition is damaged or could not be read: that one stands still there
+     * rather than lose or invent anything. May be NULL. */
+    void (*unreadable)(void *ctx, uint64_t object, uint64_t offset, enum err err);
 };
 
 struct cell_config {
@@ -91,6 +94,7 @@ struct cell_stats {
     uint64_t queues, partitions, messages_ready, messages_leased;
     struct store_stats store;
 };
+/* Looks at every queue: for who watches, not for every turn. */
 void cell_stats(const struct cell *cell, struct cell_stats *out);
 
 #endif

@@ -61,6 +61,19 @@ struct orphan {
     struct list link; /* on cell->orphans once it is one */
 };
 
+/* The catalog as a whole in the state store, in place of the changes that led to it. */
+struct snapshot {
+    uint64_t base;      /* the stored one holds all changes below it */
+    uint64_t first;     /* no change below it is stored */
+    uint64_t live;      /* changes that it consists of */
+    uint64_t next_base; /* of the one being stored; 0: none */
+    uint64_t next_live;
+    uint64_t drop_at; /* changes from here to next_base are being deleted */
+    uint8_t *bytes;   /* its stored form until it was handed out */
+    size_t len, capacity;
+    bool handed;
+};
+
 struct pending;
 struct groups;
 
@@ -100,13 +113,9 @@ struct cell {
 
     /* Cell 0 */
     struct catalog *master;
-    struct list catalog_unsaved; /* changes not yet handed to a checkpoint */
-    struct list catalog_handed;  /* handed to the one that is under way */
-    uint64_t catalog_seq;        /* of the next change */
-    uint64_t catalog_first;      /* of the first one that is stored */
-    uint64_t catalog_drop;       /* stored ones from catalog_first up to it are to be deleted */
-    uint64_t catalog_dropped;    /* ... of which the checkpoint under way has these */
-    uint64_t catalog_live;       /* how many changes the catalog came to when last written anew */
+    struct list catalog_unsaved;         /* changes not yet in the state store */
+    uint64_t catalog_seq, catalog_saved; /* of the next change; handed to a checkpoint below it */
+    struct snapshot snapshot;
     uint64_t next_producer_id, producer_ids_end;
     struct tracked producer_ids;
 
@@ -156,6 +165,9 @@ void cell_committed(struct cell *cell, uint64_t end);
 void cell_flush_confirms(struct cell *cell);
 void cell_drop_pending(struct cell *cell);
 
+/* Reports a message that is damaged or could not be read. */
+void cell_unreadable(struct cell *cell, const struct stream *stream, uint64_t offset, enum err err);
+
 /* ---- Objects ---- */
 
 void cell_touch(struct cell *cell, struct tracked *tracked);
@@ -176,8 +188,9 @@ enum err definitions_restore(struct cell *cell, uint64_t id, struct slice value)
 /* The next stored change for the checkpoint, as in store_handler.next_changed. */
 bool definitions_next_changed(struct cell *cell, struct store_object *out);
 void definitions_changes_lost(struct cell *cell);
-/* A checkpoint begins, so the one before it is complete. */
-void definitions_checkpoint_begins(struct cell *cell);
+/* A checkpoint begins, so the one before it is complete: forgets the changes that it stored, and
+ * perhaps stores the catalog as a whole. false when memory is exhausted. */
+bool definitions_checkpoint_begins(struct cell *cell);
 void definitions_done(struct cell *cell);
 /* Asks cell 0 to delete a queue, as that very connection (0: nobody). */
 /* false when memory is exhausted. */

@@ -1,13 +1,17 @@
 /* Cell 0's part of the catalog: it decides requests against the master, journals the changes and
  * broadcasts them once they are safe. The state store holds the durable changes one by one, by
- * sequence number; when many of them have been overtaken, a checkpoint stores the catalog anew. */
+ * sequence number from 1; when they are many more than what they come to, a checkpoint stores the
+ * catalog as a whole, as number 0, and deletes those that led to it. The form of number 0 is u64
+ * sequence number (changes below it are in it), then changes. */
 #include "core/cell_state.h"
+
+#include "base/endian.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { REWRITE_ABOVE = 1000 }; /* stored changes that are not worth writing the catalog anew */
+enum { SNAPSHOT_SPARE = 1000 }; /* so many changes more than needed are kept */
 
 struct unsaved {
     struct list link;
@@ -47,15 +51,39 @@ enum err definitions_apply(struct cell *cell, const struct record *record)
     return ERR_NONE;
 }
 
+/* Applies changes one after the other; *count = how many. */
+static enum err apply_all(struct cell *cell, struct slice changes, uint64_t *count)
+{
+    for (; changes.len > 0; ++*count) {
+        size_t used = 0;
+        enum err err = catalog_apply(cell->master, changes, &used, NULL, NULL);
+        if (err != ERR_NONE)
+            return err;
+        changes = slice_make(changes.data + used, changes.len - used);
+    }
+    return ERR_NONE;
+}
+
 enum err definitions_restore(struct cell *cell, uint64_t id, struct slice value)
 {
-    if (cell->master == NULL)
+    struct snapshot *snapshot = &cell->snapshot;
+    uint64_t count = 0;
+    if (cell->master == NULL || (id == 0 && value.len < 8))
         return ERR_CORRUPT;
-    if (cell->catalog_seq == 0)
-        cell->catalog_first = cell->catalog_drop = id;
+    if (id == 0) {
+        snapshot->base = snapshot->first = be64_get(value.data);
+        cell->catalog_seq = cell->catalog_saved = snapshot->base;
+        enum err err = apply_all(cell, slice_make(value.data + 8, value.len - 8), &count);
+        snapshot->live = count;
+        return err;
+    }
+    if (id < snapshot->first) /* also what a crash left of those deleted */
+        snapshot->first = id;
+    if (id < snapshot->base)
+        return ERR_NONE;
     cell->catalog_seq = id + 1;
-    size_t used = 0;
-    return catalog_apply(cell->master, value, &used, NULL, NULL);
+    cell->catalog_saved = id + 1;
+    return apply_all(cell, value, &count);
 }
 
 static enum err carry_out(struct cell *cell, const struct catalog_changes *changes)
@@ -168,73 +196,116 @@ bool definitions_ask_delete(struct cell *cell, uint32_t ns, struct slice name, u
     return true;
 }
 
-/* Checkpoint: changes that were overtaken are deleted, new ones stored, one object each. */
+/* ---- Checkpoints ---- */
+
+static enum err snapshot_add(void *ctx, struct slice change)
+{
+    struct snapshot *snapshot = ctx;
+    if (snapshot->capacity - snapshot->len < change.len) {
+        size_t capacity = (snapshot->len + change.len) * 2;
+        uint8_t *bytes = realloc(snapshot->bytes, capacity);
+        if (bytes == NULL)
+            return ERR_NO_MEMORY;
+        snapshot->bytes = bytes;
+        snapshot->capacity = capacity;
+    }
+    memcpy(snapshot->bytes + snapshot->len, change.data, change.len);
+    snapshot->len += change.len;
+    snapshot->next_live++;
+    return ERR_NONE;
+}
+
+static void snapshot_drop(struct snapshot *snapshot)
+{
+    free(snapshot->bytes);
+    snapshot->bytes = NULL;
+    snapshot->len = snapshot->capacity = 0;
+    snapshot->next_base = snapshot->next_live = 0;
+    snapshot->handed = false;
+}
+
+static bool snapshot_begin(struct cell *cell)
+{
+    struct snapshot *snapshot = &cell->snapshot;
+    if (cell->catalog_seq - snapshot->first <= SNAPSHOT_SPARE + 2 * snapshot->live)
+        return true;
+    uint8_t base[8];
+    be64_put(base, cell->catalog_seq);
+    if (snapshot_add(snapshot, slice_make(base, sizeof base)) != ERR_NONE ||
+        catalog_dump(cell->master, true, snapshot_add, snapshot) != ERR_NONE) {
+        snapshot_drop(snapshot);
+        return false;
+    }
+    snapshot->next_base = cell->catalog_seq;
+    snapshot->drop_at = snapshot->first;
+    cell->catalog_saved = cell->catalog_seq;
+    return true;
+}
+
+bool definitions_checkpoint_begins(struct cell *cell)
+{
+    struct snapshot *snapshot = &cell->snapshot;
+    if (cell->master == NULL)
+        return true;
+    list_each(node, &cell->catalog_unsaved)
+    {
+        struct unsaved *unsaved = list_entry(node, struct unsaved, link);
+        if (unsaved->seq >= cell->catalog_saved)
+            break;
+        list_remove(&unsaved->link);
+        free(unsaved);
+    }
+    if (snapshot->next_base != 0) { /* it is stored */
+        snapshot->base = snapshot->first = snapshot->next_base;
+        snapshot->live = snapshot->next_live;
+        snapshot_drop(snapshot);
+    }
+    return snapshot_begin(cell);
+}
+
+static void hand_out(struct store_object *out, uint64_t id, struct slice value)
+{
+    *out = (struct store_object){.kind = OBJECT_CATALOG_CHANGE, .id = id, .value = value};
+}
+
+/* The whole catalog first, so that it is there when what it replaces goes. */
 bool definitions_next_changed(struct cell *cell, struct store_object *out)
 {
-    if (cell->catalog_dropped < cell->catalog_drop) {
-        *out = (struct store_object){.kind = OBJECT_CATALOG_CHANGE, .id = cell->catalog_dropped++};
+    struct snapshot *snapshot = &cell->snapshot;
+    if (snapshot->bytes != NULL && !snapshot->handed) {
+        snapshot->handed = true;
+        hand_out(out, 0, slice_make(snapshot->bytes, snapshot->len));
         return true;
     }
-    if (list_empty(&cell->catalog_unsaved))
-        return false;
-    struct unsaved *unsaved = list_entry(cell->catalog_unsaved.next, struct unsaved, link);
-    list_remove(&unsaved->link);
-    list_insert(&cell->catalog_handed, &unsaved->link);
-    *out = (struct store_object){
-        .kind = OBJECT_CATALOG_CHANGE,
-        .id = unsaved->seq,
-        .value = slice_make(unsaved->bytes, unsaved->len),
-    };
-    return true;
+    if (snapshot->next_base != 0 && snapshot->drop_at < snapshot->next_base) {
+        hand_out(out, snapshot->drop_at++, (struct slice){0});
+        return true;
+    }
+    list_each(node, &cell->catalog_unsaved)
+    {
+        struct unsaved *unsaved = list_entry(node, struct unsaved, link);
+        if (unsaved->seq < cell->catalog_saved)
+            continue;
+        cell->catalog_saved = unsaved->seq + 1;
+        hand_out(out, unsaved->seq, slice_make(unsaved->bytes, unsaved->len));
+        return true;
+    }
+    return false;
 }
 
 void definitions_changes_lost(struct cell *cell)
 {
-    cell->catalog_dropped = cell->catalog_first;
-    while (!list_empty(&cell->catalog_handed)) {
-        struct list *newest = cell->catalog_handed.prev;
-        list_remove(newest);
-        list_insert(cell->catalog_unsaved.next, newest);
-    }
-}
-
-static void forget(struct list *changes)
-{
-    list_each(node, changes)
-    {
-        list_remove(node);
-        free(list_entry(node, struct unsaved, link));
-    }
-}
-
-static enum err remember_one(void *ctx, struct slice change)
-{
-    struct cell *cell = ctx;
-    cell->catalog_live++;
-    return remember(cell, change) ? ERR_NONE : ERR_NO_MEMORY;
-}
-
-/* Replaces everything stored by what the catalog comes to now. */
-static void write_anew(struct cell *cell)
-{
-    forget(&cell->catalog_unsaved);
-    cell->catalog_drop = cell->catalog_seq;
-    cell->catalog_live = 0;
-    if (catalog_dump(cell->master, true, remember_one, cell) != ERR_NONE)
-        cell_fail(cell, ERR_NO_MEMORY);
-}
-
-void definitions_checkpoint_begins(struct cell *cell)
-{
-    forget(&cell->catalog_handed); /* the checkpoint before is complete */
-    cell->catalog_first = cell->catalog_dropped = cell->catalog_drop;
-    uint64_t stored = cell->catalog_seq - cell->catalog_first;
-    if (cell->master != NULL && stored > 2 * cell->catalog_live + REWRITE_ABOVE)
-        write_anew(cell);
+    snapshot_drop(&cell->snapshot);
+    if (!list_empty(&cell->catalog_unsaved))
+        cell->catalog_saved = list_entry(cell->catalog_unsaved.next, struct unsaved, link)->seq;
 }
 
 void definitions_done(struct cell *cell)
 {
-    forget(&cell->catalog_unsaved);
-    forget(&cell->catalog_handed);
+    snapshot_drop(&cell->snapshot);
+    list_each(node, &cell->catalog_unsaved)
+    {
+        list_remove(node);
+        free(list_entry(node, struct unsaved, link));
+    }
 }

@@ -83,10 +83,13 @@ static void loaded(struct stream_load *load, enum err err)
         reading_free(reading);
         return;
     }
-    if (err != ERR_NONE)
-        finish(reading, reading->count > 0 ? ERR_NONE : err);
-    else
+    if (err == ERR_NONE) {
         wake(reading->partition);
+        return;
+    }
+    if (err != ERR_NO_MEMORY)
+        cell_unreadable(reading->partition->cell, &reading->partition->stream, reading->offset, err);
+    finish(reading, reading->count > 0 ? ERR_NONE : err);
 }
 
 static bool add(struct reading *reading, const struct entry *entry)

@@ -226,8 +226,7 @@ static void loaded(struct stream_load *load, enum err err)
         queue_wake(queue);
         return;
     }
-    /* Damaged or unreadable: the queue stands still rather than lose or invent anything; the store
-     * has reported it. */
+    cell_unreadable(queue->cell, &queue->ledger.stream, queue->cursor, err);
     queue_end_gets(queue, err, false);
 }
 

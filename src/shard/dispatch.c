@@ -118,18 +118,29 @@ static void out_change(void *ctx, struct slice changes, const struct event *answ
 static void out_failed(void *ctx, enum err err)
 {
     struct shard *shard = ctx;
+    const struct log *log = shard->broker->log;
     uint64_t bit = UINT64_C(1) << shard->number;
     if (err == ERR_DISK_FULL) {
-        atomic_fetch_or(&shard->broker->blocked, bit);
-        log_event(shard->broker->log, LOG_WARN, "disk full, publishers wait", NULL);
+        if (shard->full_cells++ == 0)
+            atomic_fetch_or(&shard->broker->blocked, bit);
+        log_event(log, LOG_WARN, "disk full, publishers wait", NULL);
     } else if (err == ERR_NONE) {
-        atomic_fetch_and(&shard->broker->blocked, ~bit);
-        log_event(shard->broker->log, LOG_INFO, "disk has room again", NULL);
+        if (shard->full_cells > 0 && --shard->full_cells == 0)
+            atomic_fetch_and(&shard->broker->blocked, ~bit);
+        log_event(log, LOG_INFO, "disk has room again", NULL);
     } else {
-        log_event(shard->broker->log, LOG_ERROR, "storage failed, the broker stops",
+        log_event(log, LOG_ERROR, "storage failed, the broker stops",
                   (const struct log_field[]){log_text("error", err_text(err)), log_end()});
         atomic_store(&shard->broker->failed, true);
     }
+}
+
+static void out_unreadable(void *ctx, uint64_t object, uint64_t offset, enum err err)
+{
+    struct shard *shard = ctx;
+    log_event(shard->broker->log, LOG_ERROR, "stored message cannot be read",
+              (const struct log_field[]){log_uint("object", object), log_uint("offset", offset),
+                                         log_text("error", err_text(err)), log_end()});
 }
 
 const struct cell_out dispatch_cell_out = {
@@ -138,4 +149,5 @@ const struct cell_out dispatch_cell_out = {
     .publish = out_publish,
     .change = out_change,
     .failed = out_failed,
+    .unreadable = out_unreadable,
 };

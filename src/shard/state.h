@@ -53,6 +53,7 @@ struct shard {
     struct catalog *catalog;
     struct cell *cells[CELLS_MAX]; /* NULL: another shard's */
     uint32_t own_cells;
+    uint32_t full_cells; /* whose disk is full */
     uint64_t memory_bytes, net_bytes;
     uint32_t depth;      /* inside a cell: commands are posted, not run */
     bool asking;         /* inside a face's command: events are posted, not delivered */
