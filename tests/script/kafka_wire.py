@@ -9,6 +9,7 @@ ListOffsets 1, CreateTopics 2, DeleteTopics 1, ApiVersions 0.
 
 import socket
 import struct
+import time
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS = 0, 1, 2, 3, 18
 CREATE_TOPICS, DELETE_TOPICS = 19, 20
@@ -54,8 +55,9 @@ def record(index, value, key=None, headers=()):
     return varint(len(body)) + body
 
 
-def batch(values, timestamp_ms=1700000000000, keys=None, headers=()):
-    """A record batch v2 without compression."""
+def batch(values, timestamp_ms=None, keys=None, headers=()):
+    """A record batch v2 without compression, of now: retention looks at the time that it says."""
+    timestamp_ms = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
     records = b"".join(record(i, value, keys[i] if keys else None, headers)
                        for i, value in enumerate(values))
     checked = struct.pack(">HiqqqhiI", 0, len(values) - 1, timestamp_ms, timestamp_ms, -1, -1, -1,
