@@ -330,6 +330,9 @@ bool publish_now(struct channel *channel, const struct message_in *in, uint64_t 
         .message = &message,
         .mandatory = in->mandatory,
     };
+    /* Acks gathered so far go first: a confirm then says that they are on the disk, too. */
+    if (checked.persistent && channel->confirm)
+        settle_flush(self);
     const struct queue_def *queue = NULL;
     if (by_default && more.count == 0)
         queue = queue_of_key(channel, in->routing_key);
