@@ -118,7 +118,8 @@ void block_release(struct store *store, struct block *block)
     if (!block_written(block))
         return;
     if (!block_finished(block)) {
-        if (block->buf != NULL && list_empty(&block->recent))
+        /* One that is on its way to the spill file is not to be evicted a second time. */
+        if (block->buf != NULL && block->load == NULL && list_empty(&block->recent))
             list_insert(&store->recent, &block->recent);
         return;
     }

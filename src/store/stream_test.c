@@ -263,6 +263,30 @@ static void volatile_entries_spill_and_come_back(void **state)
     rig_done(&rig);
 }
 
+static void entries_may_go_while_their_blocks_are_being_spilled(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_init(&rig, 1);
+    rig.size = 4000;
+    rig.memory_limit = 2u << 20;
+    assert_int_equal(rig_open(&rig), ERR_NONE);
+    struct stream *stream = &rig.streams[0].stream;
+    uint64_t number = 0;
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 1200; i++)
+            add_volatile(&rig, stream, number++);
+        assert_true(rig.store->spill.writing > 0);
+        stream_trim(stream, number); /* before one of the writes has completed */
+    }
+    rig_settle(&rig);
+    assert_int_equal(rig.store->spill.writing, 0);
+    assert_int_equal(rig.store->spill.writing_bytes, 0);
+    assert_true(rig.store->memory <= BLOCK_BYTES);
+    assert_null(double_find(rig.disk->now, RIG_PATH "/spill"));
+    rig_done(&rig);
+}
+
 static void without_room_to_spill_the_volatile_log_refuses(void **state)
 {
     (void)state;
@@ -320,6 +344,7 @@ int main(void)
         cmocka_unit_test(damage_in_what_is_read_back_is_noticed),
         cmocka_unit_test(who_holds_a_reference_keeps_the_bytes),
         cmocka_unit_test(volatile_entries_spill_and_come_back),
+        cmocka_unit_test(entries_may_go_while_their_blocks_are_being_spilled),
         cmocka_unit_test(without_room_to_spill_the_volatile_log_refuses),
         cmocka_unit_test(a_stream_that_ends_gives_back_its_memory),
     };
