@@ -4,6 +4,7 @@
 #include "core/cell.h"
 
 #include "codec/entry.h"
+#include "codec/kafka_batch.h"
 #include "core/cell_state.h"
 #include "core/group.h"
 #include "core/partition.h"
@@ -14,6 +15,7 @@
 #include <string.h>
 
 enum {
+    LEADER_EPOCH = 0, /* one node: its leader never changes */
     RETENTION_LOOK_MS = 30 * 1000,
     RETENTION_PIECE = 256, /* partitions looked at in one turn */
     RANGES_PIECE = 28,     /* of one SETTLE or RETURN: fits into 512 bytes */
@@ -219,7 +221,8 @@ enum err cell_append(struct cell *cell, struct record *record, bool durable,
         at += pieces[i].len;
     }
     if (record->type == RECORD_BATCH) /* the batch carries its place */
-        be64_put(memory + head + ENTRY_HEAD_BYTES, record->targets[0].base);
+        kafka_batch_place(memory + head + ENTRY_HEAD_BYTES, (int64_t)record->targets[0].base,
+                          LEADER_EPOCH);
     store_commit(cell->store, size);
     return apply_now(cell, record, pos + head, pos);
 }

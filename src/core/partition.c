@@ -1,7 +1,7 @@
 /* A partition's life and its writing side. An append is checked against the producer's sequence,
  * journaled and applied; it becomes visible, and is answered, when the journal is safe that far.
- * The stored form is u8 version (1), u64 reflects, u64 first, u64 next, producers
- * (core/producer.c). */
+ * The stored form is u8 version (1), u64 reflects, u64 first, u64 next, i64 newest timestamp, u64
+ * base of the entry that has it, producers (core/producer.c). */
 #include "core/partition.h"
 
 #include "base/endian.h"
@@ -14,7 +14,6 @@
 
 enum {
     PARTITION_VERSION = 1,
-    LEADER_EPOCH = 0,
     RETENTION_PERIOD_MS = 30 * 1000,
     PRODUCER_EXPIRY_MS = 24 * 3600 * 1000,
 };
@@ -44,6 +43,7 @@ struct partition *partition_create(struct cell *cell, uint64_t id)
     list_init(&partition->uncommitted_link);
     list_init(&partition->readers);
     partition->timer.fire = timer_fired;
+    partition->newest_ms = INT64_MIN;
     partition->retention_ms = partition->retention_bytes = -1;
     return partition;
 }
@@ -123,6 +123,11 @@ enum err partition_append(struct partition *partition, const struct record *reco
         stream_add(&partition->stream, base, count, entry_pos, (uint32_t)record->bytes.len);
     if (err != ERR_NONE)
         return err;
+    int64_t ms = entry_head_get(record->bytes).timestamp_ms;
+    if (ms > partition->newest_ms) {
+        partition->newest_ms = ms;
+        partition->newest_at = base;
+    }
     if (!replay)
         err = note_uncommitted(partition);
     if (err == ERR_NONE && record->type == RECORD_BATCH && record->producer_id >= 0 &&
@@ -263,7 +268,7 @@ void partition_retain(struct partition *partition)
 
 size_t partition_size(const struct partition *partition)
 {
-    return 1 + 3 * 8 + producers_size(&partition->producers);
+    return 1 + 5 * 8 + producers_size(&partition->producers);
 }
 
 void partition_encode(const struct partition *partition, struct writer *writer, uint64_t reflects)
@@ -272,6 +277,8 @@ void partition_encode(const struct partition *partition, struct writer *writer, 
     writer_u64(writer, reflects);
     writer_u64(writer, partition->stream.first);
     writer_u64(writer, partition->stream.next);
+    writer_u64(writer, (uint64_t)partition->newest_ms);
+    writer_u64(writer, partition->newest_at);
     producers_encode(&partition->producers, writer);
 }
 
@@ -283,6 +290,8 @@ enum err partition_restore(struct partition *partition, struct slice stored)
     partition->reflects = reader_u64(&reader);
     partition->stream.first = reader_u64(&reader);
     partition->stream.next = reader_u64(&reader);
+    partition->newest_ms = reader_i64(&reader);
+    partition->newest_at = reader_u64(&reader);
     if (partition->stream.first > partition->stream.next)
         return ERR_CORRUPT;
     return producers_restore(&partition->producers, &reader);

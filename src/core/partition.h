@@ -24,6 +24,8 @@ struct partition {
     uint32_t uncommitted_head, uncommitted_count, uncommitted_capacity;
     struct list uncommitted_link; /* on cell->uncommitted while there are any */
     uint64_t reflects;
+    int64_t newest_ms;  /* the largest timestamp of an entry, INT64_MIN = no entry yet */
+    uint64_t newest_at; /* base of the first entry that has it */
     bool defined, log_append_time;
     int64_t retention_ms, retention_bytes;
     int64_t retained_ms; /* monotonic time of the last look at retention */

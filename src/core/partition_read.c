@@ -88,7 +88,8 @@ static void loaded(struct stream_load *load, enum err err)
         return;
     }
     if (err != ERR_NO_MEMORY)
-        cell_unreadable(reading->partition->cell, &reading->partition->stream, reading->offset, err);
+        cell_unreadable(reading->partition->cell, &reading->partition->stream, reading->offset,
+                        err);
     finish(reading, reading->count > 0 ? ERR_NONE : err);
 }
 
@@ -255,8 +256,11 @@ void partition_offsets(struct partition *partition, const struct command *comman
             event.value = UINT64_MAX;
         break;
     case OFFSET_MAX_TIME:
-        event.value =
-            partition->committed > partition->stream.first ? partition->committed - 1 : UINT64_MAX;
+        if (partition->committed > partition->stream.first)
+            event.value = partition->newest_at >= partition->stream.first &&
+                                  partition->newest_at < partition->committed
+                              ? partition->newest_at
+                              : partition->committed - 1;
         break;
     }
     cell_answer(partition->cell, &event, false);
