@@ -186,12 +186,13 @@ def rule_no_mutable_globals(files):
 
 
 def rule_docs_current(files):
-    """docs/configuration.md is what the generator writes"""
-    path = Path("docs/configuration.md")
-    done = subprocess.run([sys.executable, "tools/gen/options.py", "--docs"], cwd=ROOT, check=True,
-                          capture_output=True, text=True)
-    if path not in files or text_of(path) != done.stdout:
-        yield path, 1, f"write it anew: tools/gen/options.py --docs >{path}"
+    """docs/configuration.md and docs/metrics.md are what their generators write"""
+    for path, tool in ((Path("docs/configuration.md"), "tools/gen/options.py"),
+                       (Path("docs/metrics.md"), "tools/gen/metrics.py")):
+        done = subprocess.run([sys.executable, tool, "--docs"], cwd=ROOT, check=True,
+                              capture_output=True, text=True)
+        if path not in files or text_of(path) != done.stdout:
+            yield path, 1, f"write it anew: {tool} --docs >{path}"
 
 
 def rule_format(files):
