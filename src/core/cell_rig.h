@@ -73,6 +73,7 @@ struct rig {
     void (*hook)(struct rig *rig, const struct event *event); /* sees events first */
     void *hook_ctx;
     uint64_t account;
+    uint32_t unreadable;
 };
 
 /* ---- What the cells send ---- */
@@ -170,12 +171,19 @@ static inline void rig_out_failed(void *ctx, enum err err)
     ((struct rig *)ctx)->failed = err;
 }
 
+static inline void rig_out_unreadable(void *ctx, uint64_t stream, uint64_t offset, enum err err)
+{
+    (void)stream, (void)offset, (void)err;
+    ((struct rig *)ctx)->unreadable++;
+}
+
 static const struct cell_out rig_out = {
     .event = rig_out_event,
     .command = rig_out_command,
     .publish = rig_out_publish,
     .change = rig_out_change,
     .failed = rig_out_failed,
+    .unreadable = rig_out_unreadable,
 };
 
 /* ---- The catalog's copy ---- */

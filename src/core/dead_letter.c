@@ -320,7 +320,13 @@ void queue_work_moves(struct queue *queue)
         if (found == STREAM_MISS)
             return;
         list_remove(&move->link);
+        if (found == STREAM_END && !move->doubted) {
+            move->doubted = true;
+            try_later(move);
+            continue;
+        }
         if (found == STREAM_END) {
+            cell_unreadable(queue->cell, &queue->ledger.stream, move->offset, ERR_NOT_FOUND);
             moving_ends(queue, move);
             settle_one(queue, move->offset, move->body_bytes);
             move_free(move);

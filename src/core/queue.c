@@ -8,7 +8,10 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { TIDY_ROUND = 512 }; /* messages that expire or are pushed out per turn */
+enum {
+    TIDY_ROUND = 512,       /* messages that expire or are pushed out per turn */
+    MISSING_MS = 10 * 1000, /* what is not found is looked for once more then */
+};
 
 static void timer_fired(struct cell *cell, struct timer *timer)
 {
@@ -132,6 +135,8 @@ void queue_destroy(struct queue *queue, bool drop, bool quiet)
         list_remove(&queue->tracked.link);
     ledger_done(&queue->ledger, drop);
     ranges_done(&queue->returned);
+    ranges_done(&queue->missing);
+    ranges_done(&queue->doubted);
     map_done(&queue->leases);
     if (queue->loading) { /* the load's end frees the rest */
         queue->cell = NULL;
@@ -143,7 +148,7 @@ void queue_destroy(struct queue *queue, bool drop, bool quiet)
 
 uint64_t queue_ready(const struct queue *queue)
 {
-    uint64_t unready = (uint64_t)queue->leases.count + queue->moving;
+    uint64_t unready = (uint64_t)queue->leases.count + queue->moving + ranges_sum(&queue->missing);
     return queue->ledger.count > unready ? queue->ledger.count - unready : 0;
 }
 
@@ -248,9 +253,32 @@ enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry 
 
 void queue_skip(struct queue *queue, uint64_t offset)
 {
-    struct offset_range range = {offset, offset};
+    struct cell *cell = queue->cell;
     queue_take(queue, offset);
+    if (!ranges_has(&queue->doubted, offset)) {
+        if (!ranges_add(&queue->doubted, offset, offset) ||
+            !ranges_add(&queue->missing, offset, offset))
+            cell_fail(cell, ERR_NO_MEMORY);
+        queue->missing_ms = cell->now_ms + MISSING_MS;
+        queue_wake(queue); /* which sets the timer */
+        return;
+    }
+    struct offset_range range = {offset, offset};
+    cell_unreadable(cell, &queue->ledger.stream, offset, ERR_NOT_FOUND);
     queue_settle(queue, &range, 1, 0, 0);
+    if (!ranges_remove(&queue->doubted, offset, offset))
+        cell_fail(cell, ERR_NO_MEMORY);
+}
+
+void queue_seek_missing(struct queue *queue)
+{
+    for (uint32_t i = 0; i < ranges_count(&queue->missing); i++) {
+        const struct range *range = ranges_item(&queue->missing, i);
+        if (!ranges_add(&queue->returned, range->first, range->last))
+            cell_fail(queue->cell, ERR_NO_MEMORY);
+    }
+    ranges_done(&queue->missing);
+    queue_wake(queue);
 }
 
 int64_t queue_expiry(const struct queue *queue, struct slice entry)
@@ -307,6 +335,8 @@ static void set_timer(struct queue *queue, int64_t message_wall_ms)
     }
     if (!list_empty(&queue->moves) && queue->retry_ms > cell->now_ms && queue->retry_ms < due)
         due = queue->retry_ms;
+    if (ranges_count(&queue->missing) > 0 && queue->missing_ms < due)
+        due = queue->missing_ms;
     if (due == INT64_MAX)
         cell_timer_off(cell, &queue->timer);
     else
@@ -326,6 +356,8 @@ void queue_tidy(struct queue *queue)
 {
     struct cell *cell = queue->cell;
     uint64_t offset;
+    if (ranges_count(&queue->missing) > 0 && cell->now_ms >= queue->missing_ms)
+        queue_seek_missing(queue);
     int left = TIDY_ROUND;
     for (; left > 0 && queue->options.overflow == OVERFLOW_DROP_HEAD && is_full(queue, 0) &&
            queue_next(queue, &offset);

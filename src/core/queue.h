@@ -39,7 +39,8 @@ struct move {
     enum message_death death;
     uint32_t awaited; /* cells that have not confirmed yet */
     uint32_t body_bytes;
-    bool failed; /* one of them could not take it for now */
+    bool failed;  /* one of them could not take it for now */
+    bool doubted; /* the message was not found once */
     uint64_t seq;
     /* Targets in this cell, appended together with the settling. */
     uint32_t target_count;
@@ -64,8 +65,11 @@ struct queue {
     uint64_t cursor;              /* the next message never delivered (since the start) */
     uint64_t recovered;           /* below it: may have been delivered before the restart */
     struct ranges returned;       /* ready again, all below cursor */
-    struct map leases;            /* by offset */
-    struct list subscriptions;    /* active, highest priority first, then by turn */
+    struct ranges missing;        /* not found; looked for once more at missing_ms */
+    struct ranges doubted;        /* those of missing, then and since */
+    int64_t missing_ms;
+    struct map leases;         /* by offset */
+    struct list subscriptions; /* active, highest priority first, then by turn */
     struct list moves;
     int64_t retry_ms;       /* moves wait until then */
     struct list gets;       /* struct parked_get: COMMAND_GETs that wait for a read */
@@ -119,8 +123,11 @@ enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry 
 /* Settles ranges (journaled when any of them is durable). */
 void queue_settle(struct queue *queue, const struct offset_range *ranges, uint32_t count,
                   uint64_t bytes, uint64_t durable_bytes);
-/* The message was to be looked at next, but it is not there any more. */
+/* The message was to be looked at next, but the store does not find it. It is passed over and
+ * looked for once more after a while, then settled and reported. */
 void queue_skip(struct queue *queue, uint64_t offset);
+/* Makes what was missing ready again. */
+void queue_seek_missing(struct queue *queue);
 /* Frees the lease; its subscription may go with it. */
 void queue_unlease(struct queue *queue, struct lease *lease);
 void subscription_release(struct subscription *subscription);

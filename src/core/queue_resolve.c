@@ -151,6 +151,7 @@ void queue_give_back(struct queue *queue, struct subscription *subscription)
 void queue_purge(struct queue *queue, const struct command *command)
 {
     uint64_t purged = queue_ready(queue);
+    queue_seek_missing(queue); /* it goes, too */
     struct gathered gathered = {0};
     uint64_t offset;
     while (ranges_count(&queue->returned) > 0) {

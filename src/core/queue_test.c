@@ -703,6 +703,33 @@ static void exclusive_queues_go_with_their_connection(void **state)
     end(rig);
 }
 
+/* ---- What is not found ---- */
+
+static void a_message_that_is_not_found_is_looked_for_once_more_and_reported(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t q = rig_plain_queue(rig, "q");
+    rig_publish_run(rig, q, 0, 3);
+    struct queue *queue = map_get(&rig->cell[0]->queues, q);
+    stream_forget(&queue->ledger.stream, 0);
+    stream_forget(&queue->ledger.stream, 2);
+    rig_subscribe(rig, q, 5, 1, 0, 0);
+    rig_got(rig, 5, "1");
+    rig_got(rig, 5, "3");
+    assert_int_equal(rig_ready(rig, q, NULL), 0);
+    assert_int_equal(queue->ledger.count, 4);
+    assert_int_equal(rig->unreadable, 0);
+    rig_run(rig, 9000);
+    assert_int_equal(queue->ledger.count, 4);
+    rig_run(rig, 2000);
+    assert_int_equal(rig->unreadable, 2);
+    assert_int_equal(queue->ledger.count, 2);
+    assert_int_equal(rig_ready(rig, q, NULL), 0);
+    assert_int_equal(cell_deadline(rig->cell[0]) > sim_now_ms(rig->sim) + 100, true);
+    end(rig);
+}
+
 /* ---- Transient messages ---- */
 
 static void transient_messages_are_lost_at_restart_and_leave_no_trace(void **state)
@@ -808,6 +835,7 @@ int main(void)
         cmocka_unit_test(an_auto_delete_queue_goes_before_its_last_cancel_is_answered),
         cmocka_unit_test(what_is_published_to_a_queue_about_to_go_is_kept_until_it_goes),
         cmocka_unit_test(exclusive_queues_go_with_their_connection),
+        cmocka_unit_test(a_message_that_is_not_found_is_looked_for_once_more_and_reported),
         cmocka_unit_test(transient_messages_are_lost_at_restart_and_leave_no_trace),
         cmocka_unit_test(a_transient_queue_keeps_nothing),
         cmocka_unit_test(messages_are_written_soon_though_nobody_waits),
