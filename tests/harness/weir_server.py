@@ -171,9 +171,9 @@ class WeirServer:
             self._reader.join(5)
             _alive.discard(self)
         self._process = None
+        self._sanitizers_check()
         if code != 0:
             raise ServerError(f"exit code {code} instead of 0\n{self.log_tail()}")
-        self._sanitizers_check()
 
     def kill(self):
         """SIGKILL, as a crash. Fails when the server had ended before."""
