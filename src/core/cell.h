@@ -39,8 +39,8 @@ struct cell_out {
     void (*change)(void *ctx, struct slice changes, const struct event *answer);
     /* The cell's storage failed: it refuses everything from now on. */
     void (*failed)(void *ctx, enum err err);
-    /* A message of a queue or partition is damaged or could not be read: that one stands still there
-     * rather than lose or invent anything. May be NULL. */
+    /* A message of a queue or partition is damaged or could not be read: that one stands still
+     * there rather than lose or invent anything. May be NULL. */
     void (*unreadable)(void *ctx, uint64_t object, uint64_t offset, enum err err);
 };
 

@@ -1,6 +1,6 @@
 /* Dead letters: within a cell by one record, to other cells by a publish that is confirmed first.
  */
-#include "core/cell_rig.h"
+#include "core/cell_steps.h"
 
 static struct rig *begin(uint32_t cells)
 {

@@ -1,6 +1,6 @@
 /* Partitions: appends in order and answered when safe, reads that wait, trims, retention, and
  * idempotent producers over restarts. */
-#include "core/cell_rig.h"
+#include "core/cell_steps.h"
 
 static struct rig *begin(uint32_t cells)
 {
