@@ -508,6 +508,9 @@ void cell_destroy(struct cell *cell)
     queue_drop_moves(cell);
     map_done(&cell->queues);
     map_done(&cell->partitions);
+    uint32_t at = 0;
+    for (struct map_slot *slot; (slot = map_next(&cell->conns, &at)) != NULL;)
+        map_done(&((struct attached *)slot->value)->consumers);
     free_all(&cell->conns);
     free_all(&cell->deletions);
     if (cell->groups != NULL)

@@ -46,6 +46,7 @@ struct tracked {
 struct attached {
     uint64_t conn;
     struct list subscriptions; /* active ones and those that only hold leases */
+    struct map consumers;      /* those of them with a consumer's number, by it */
 };
 
 /* A deletion asked of cell 0 on behalf of somebody who waits for its answer. */

@@ -141,6 +141,7 @@ static bool serve(struct reading *reading)
         if (!full && !add(reading, &entry))
             full = true;
     }
+    full = full || reading->count == READ_ENTRIES_MAX;
     if (!full && !reading->stopped && reading->bytes < reading->min_bytes &&
         reading->bytes < reading->max_bytes && now_ms < reading->deadline_ms)
         return false;

@@ -243,6 +243,23 @@ static void a_read_waits_for_enough_until_its_deadline(void **state)
     end(rig);
 }
 
+static void a_read_does_not_wait_with_as_many_entries_as_it_takes(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t p = rig_topic(rig, "t", (struct args){0});
+    for (int i = 0; i < 5000; i++) {
+        uint8_t memory[256];
+        struct command command = rig_append_command(rig, p, plain, memory, sizeof memory);
+        command.append.silent = true;
+        rig_tell(rig, command);
+    }
+    rig_run(rig, 100);
+    struct rig_read read = {.min_bytes = 8 << 20, .max_bytes = 8 << 20, .wait_ms = 60000};
+    assert_int_equal(rig_read(rig, p, read)->event.read.count, 4096);
+    end(rig);
+}
+
 static void a_read_is_stopped_or_goes_with_its_connection(void **state)
 {
     (void)state;
@@ -455,6 +472,7 @@ int main(void)
         cmocka_unit_test(what_is_no_batch_is_refused),
         cmocka_unit_test(a_read_ends_at_its_size),
         cmocka_unit_test(a_read_waits_for_enough_until_its_deadline),
+        cmocka_unit_test(a_read_does_not_wait_with_as_many_entries_as_it_takes),
         cmocka_unit_test(a_read_is_stopped_or_goes_with_its_connection),
         cmocka_unit_test(reads_out_of_range_say_so),
         cmocka_unit_test(a_topic_that_goes_answers_its_readers),

@@ -38,6 +38,7 @@ struct queue *queue_create(struct cell *cell, uint64_t id)
     queue->tracked.id = id;
     list_init(&queue->busy_link);
     list_init(&queue->subscriptions);
+    list_init(&queue->waiting);
     list_init(&queue->moves);
     list_init(&queue->gets);
     queue->timer.fire = timer_fired;
@@ -89,9 +90,7 @@ static void end_subscription(struct queue *queue, struct subscription *subscript
         list_remove(node);
         free(lease);
     }
-    list_remove(&subscription->queue_link);
-    list_remove(&subscription->conn_link);
-    free(subscription);
+    subscription_free(subscription);
 }
 
 static void end_subscriptions(struct queue *queue, bool quiet)

@@ -11,13 +11,14 @@
 /* A consumer. It outlives its cancellation while it holds leases. One with consumer = 0 stands for
  * the leases of a channel's COMMAND_GETs. */
 struct subscription {
-    struct list queue_link; /* on queue->subscriptions while active */
+    struct list queue_link; /* on queue->subscriptions or queue->waiting while active */
     struct list conn_link;  /* on attached->subscriptions */
     struct list leases;     /* struct lease, oldest first */
     struct queue *queue;
     uint64_t conn, consumer;
     uint16_t channel;
     bool active, no_ack, exclusive;
+    bool waiting; /* for credit: on queue->waiting */
     int32_t priority;
     uint32_t prefetch, leased;
     uint32_t window, unreported; /* bytes */
@@ -70,6 +71,7 @@ struct queue {
     int64_t missing_ms;
     struct map leases;         /* by offset */
     struct list subscriptions; /* active, highest priority first, then by turn */
+    struct list waiting;       /* active, without credit when last looked at */
     struct list moves;
     int64_t retry_ms;       /* moves wait until then */
     struct list gets;       /* struct parked_get: COMMAND_GETs that wait for a read */
@@ -130,7 +132,10 @@ void queue_skip(struct queue *queue, uint64_t offset);
 void queue_seek_missing(struct queue *queue);
 /* Frees the lease; its subscription may go with it. */
 void queue_unlease(struct queue *queue, struct lease *lease);
+/* Frees it when it is neither active nor holds leases. */
 void subscription_release(struct subscription *subscription);
+/* Frees it, which is on no list of leases. */
+void subscription_free(struct subscription *subscription);
 /* Dead-letters (or drops) a message that is neither ready nor leased any more: at once, if
  * without a letter. */
 void queue_bury(struct queue *queue, uint64_t offset, enum message_death death,

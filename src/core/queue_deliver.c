@@ -16,11 +16,17 @@ static struct subscription *subscription_find(struct queue *queue, const struct 
     struct attached *attached = cell_attached(queue->cell, asker->conn, false);
     if (attached == NULL)
         return NULL;
+    if (consumer != 0) {
+        struct subscription *subscription = map_get(&attached->consumers, consumer);
+        bool same = subscription != NULL && subscription->queue == queue &&
+                    subscription->channel == asker->channel;
+        return same ? subscription : NULL;
+    }
     list_each(node, &attached->subscriptions)
     {
         struct subscription *subscription = list_entry(node, struct subscription, conn_link);
         if (subscription->queue == queue && subscription->channel == asker->channel &&
-            subscription->consumer == consumer)
+            subscription->consumer == 0)
             return subscription;
     }
     return NULL;
@@ -37,10 +43,24 @@ static struct subscription *subscription_create(struct queue *queue, const struc
     subscription->conn = asker->conn;
     subscription->channel = asker->channel;
     subscription->consumer = consumer;
+    if (consumer != 0 && !map_put(&attached->consumers, consumer, subscription)) {
+        free(subscription);
+        return NULL;
+    }
     list_init(&subscription->queue_link);
     list_init(&subscription->leases);
     list_insert(&attached->subscriptions, &subscription->conn_link);
     return subscription;
+}
+
+void subscription_free(struct subscription *subscription)
+{
+    struct attached *attached = cell_attached(subscription->queue->cell, subscription->conn, false);
+    if (attached != NULL && map_get(&attached->consumers, subscription->consumer) == subscription)
+        map_take(&attached->consumers, subscription->consumer);
+    list_remove(&subscription->queue_link);
+    list_remove(&subscription->conn_link);
+    free(subscription);
 }
 
 /* Puts it behind all of its own priority and above, but never before a single active consumer. */
@@ -55,14 +75,18 @@ static void subscription_enqueue(struct queue *queue, struct subscription *subsc
     list_insert(at->next, &subscription->queue_link);
 }
 
+static bool has_exclusive(const struct list *subscriptions)
+{
+    const struct list *first = subscriptions->next; /* it would be alone */
+    return first != subscriptions && list_entry(first, struct subscription, queue_link)->exclusive;
+}
+
 void queue_subscribe(struct queue *queue, const struct command *command)
 {
     struct cell *cell = queue->cell;
     bool exclusive = (command->subscribe.flags & SUBSCRIBE_EXCLUSIVE) != 0;
-    bool taken = false;
-    list_each(node, &queue->subscriptions) taken =
-        taken || list_entry(node, struct subscription, queue_link)->exclusive;
-    if (taken || (exclusive && queue->consumers > 0)) {
+    if (has_exclusive(&queue->subscriptions) || has_exclusive(&queue->waiting) ||
+        (exclusive && queue->consumers > 0)) {
         cell_reply(cell, command, ERR_EXCLUSIVE_USE, NULL);
         return;
     }
@@ -89,9 +113,7 @@ void subscription_release(struct subscription *subscription)
 {
     if (subscription->active || !list_empty(&subscription->leases))
         return;
-    list_remove(&subscription->queue_link);
-    list_remove(&subscription->conn_link);
-    free(subscription);
+    subscription_free(subscription);
 }
 
 /* Ends deliveries to it. An auto-delete queue goes with its last consumer: then the answer to
@@ -101,7 +123,7 @@ static bool deactivate(struct queue *queue, struct subscription *subscription,
 {
     struct cell *cell = queue->cell;
     assert(subscription->active);
-    subscription->active = false;
+    subscription->active = subscription->waiting = false;
     list_remove(&subscription->queue_link);
     queue->consumers--;
     queue->used_ms = cell->now_ms;
@@ -144,22 +166,21 @@ void queue_cancel(struct queue *queue, const struct command *command)
     subscription_release(subscription);
 }
 
-void queue_window(struct queue *queue, const struct command *command)
-{
-    struct subscription *subscription =
-        subscription_find(queue, &command->asker, command->window.consumer);
-    if (subscription == NULL)
-        return;
-    uint32_t bytes = command->window.bytes;
-    subscription->unreported -= bytes < subscription->unreported ? bytes : subscription->unreported;
-    queue_wake(queue);
-}
-
 static bool has_credit(const struct subscription *subscription)
 {
     if (subscription->prefetch != 0 && subscription->leased >= subscription->prefetch)
         return false;
     return subscription->window == 0 || subscription->unreported < subscription->window;
+}
+
+/* It may have got credit: then it takes its turn behind the others. */
+static void credit_changed(struct subscription *subscription)
+{
+    if (!subscription->waiting || !has_credit(subscription))
+        return;
+    subscription->waiting = false;
+    list_remove(&subscription->queue_link);
+    subscription_enqueue(subscription->queue, subscription);
 }
 
 /* The consumer whose turn it is; NULL when none has credit. */
@@ -172,8 +193,23 @@ static struct subscription *pick(struct queue *queue)
             return subscription;
         if (queue->options.single_active_consumer)
             return NULL;
+        subscription->waiting = true;
+        list_remove(node);
+        list_insert(&queue->waiting, node);
     }
     return NULL;
+}
+
+void queue_window(struct queue *queue, const struct command *command)
+{
+    struct subscription *subscription =
+        subscription_find(queue, &command->asker, command->window.consumer);
+    if (subscription == NULL)
+        return;
+    uint32_t bytes = command->window.bytes;
+    subscription->unreported -= bytes < subscription->unreported ? bytes : subscription->unreported;
+    credit_changed(subscription);
+    queue_wake(queue);
 }
 
 /* NULL when memory is exhausted. */
@@ -203,6 +239,7 @@ void queue_unlease(struct queue *queue, struct lease *lease)
     map_take(&queue->leases, lease->offset);
     list_remove(&lease->link);
     subscription->leased--;
+    credit_changed(subscription);
     queue->unready_bytes -= lease->body_bytes;
     free(lease);
 }
@@ -448,6 +485,7 @@ void queue_conn_gone(struct cell *cell, uint64_t conn, int32_t channel)
     }
     if (list_empty(&attached->subscriptions)) {
         map_take(&cell->conns, conn);
+        map_done(&attached->consumers);
         free(attached);
     }
 }

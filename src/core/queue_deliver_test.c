@@ -335,6 +335,37 @@ static void higher_priorities_come_first_while_they_have_credit(void **state)
     end(rig);
 }
 
+static void one_of_very_many_consumers_gets_credit(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t q = rig_plain_queue(rig, "q");
+    enum { MANY = 3000 };
+    for (uint64_t i = 0; i < MANY; i++) {
+        struct command subscribe = {.type = COMMAND_SUBSCRIBE,
+                                    .asker = {.conn = 5 + i % 3, .channel = 1},
+                                    .object = q,
+                                    .subscribe = {.consumer = 1 + i, .prefetch = 1}};
+        rig_tell(rig, subscribe);
+    }
+    rig_publish_run(rig, q, 0, MANY - 1);
+    rig_run(rig, 20);
+    rig_forget(rig);
+    rig_publish_run(rig, q, MANY, MANY + 20);
+    rig_run(rig, 1);
+    rig_got_nothing(rig, 6);
+    for (uint64_t i = 1; i <= 20; i++) { /* the leases of connection 6 are 1, 4, ... */
+        rig_settle(rig, q, 6, 1 + 3 * i, 1 + 3 * i);
+        const struct delivery *delivery = &rig_next(rig, EVENT_DELIVER, 6)->event.deliver;
+        assert_int_equal(delivery->offset, MANY + i - 1);
+        assert_int_equal(delivery->consumer, 2 + 3 * i);
+    }
+    rig_conn_gone(rig, 6);
+    rig_conn_gone(rig, 5);
+    assert_int_equal(rig_ready(rig, q, NULL), 2001); /* all but what 7 holds */
+    end(rig);
+}
+
 static void an_exclusive_consumer_is_alone(void **state)
 {
     (void)state;
@@ -421,6 +452,7 @@ int main(void)
         cmocka_unit_test(the_window_bounds_what_was_not_sent_out),
         cmocka_unit_test(consumers_take_turns),
         cmocka_unit_test(higher_priorities_come_first_while_they_have_credit),
+        cmocka_unit_test(one_of_very_many_consumers_gets_credit),
         cmocka_unit_test(an_exclusive_consumer_is_alone),
         cmocka_unit_test(a_single_active_consumer_is_followed_when_it_goes),
         cmocka_unit_test(get_takes_one_message),
