@@ -125,6 +125,8 @@ void queue_destroy(struct queue *queue, bool drop, bool quiet)
         if (move->queue == queue)
             move->queue = NULL; /* queue_moved frees it */
     }
+    cell->stats.messages_ready -= queue->counted_ready;
+    cell->stats.messages_leased -= queue->counted_leased;
     cell_timer_off(cell, &queue->timer);
     list_remove(&queue->busy_link);
     map_take(&cell->queues, queue->ledger.stream.id);
@@ -149,6 +151,16 @@ uint64_t queue_ready(const struct queue *queue)
 {
     uint64_t unready = (uint64_t)queue->leases.count + queue->moving + ranges_sum(&queue->missing);
     return queue->ledger.count > unready ? queue->ledger.count - unready : 0;
+}
+
+void queue_count(struct queue *queue)
+{
+    struct cell_stats *stats = &queue->cell->stats;
+    uint64_t ready = queue_ready(queue), leased = queue->leases.count;
+    stats->messages_ready += ready - queue->counted_ready;
+    stats->messages_leased += leased - queue->counted_leased;
+    queue->counted_ready = ready;
+    queue->counted_leased = leased;
 }
 
 static bool is_full(const struct queue *queue, uint64_t more)

@@ -79,6 +79,7 @@ struct queue {
     uint32_t moving;        /* on moves, and those handed to other cells */
     uint64_t unready_bytes; /* bodies of what is leased or moving, as far as known */
     int64_t used_ms;        /* last use, for x-expires */
+    uint64_t counted_ready, counted_leased; /* its part of the cell's stats */
     struct stream_load load;
 };
 
@@ -90,6 +91,8 @@ void queue_define(struct queue *queue, const struct queue_def *def);
 
 /* Messages that could be delivered now. */
 uint64_t queue_ready(const struct queue *queue);
+/* Brings its part of the cell's stats up to date. */
+void queue_count(struct queue *queue);
 /* May a message be taken in? ERR_REJECTED when it is full and rejects. */
 enum err queue_admits(const struct queue *queue);
 /* A message was appended at offset: keeps the limits, sets timers, has it delivered. */

@@ -420,6 +420,7 @@ void queue_work(struct queue *queue)
         deliver_round(queue);
     queue->aged = queue->ledger.stream.next;
     queue_tidy(queue);
+    queue_count(queue);
 }
 
 void queue_get(struct queue *queue, const struct command *command)
@@ -464,6 +465,7 @@ void queue_get(struct queue *queue, const struct command *command)
     }
     hand_over(queue, &command->asker, 0, &entry, offset, ready);
     end_run(queue, &run);
+    queue_count(queue);
 }
 
 void queue_conn_gone(struct cell *cell, uint64_t conn, int32_t channel)

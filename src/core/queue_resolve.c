@@ -184,6 +184,7 @@ void queue_purge(struct queue *queue, const struct command *command)
             queue, gathered.ranges, gathered.count, ledger->bytes > kept ? ledger->bytes - kept : 0,
             ledger->durable_bytes > kept_durable ? ledger->durable_bytes - kept_durable : 0);
     free(gathered.ranges);
+    queue_count(queue);
     queue->used_ms = queue->cell->now_ms;
     struct event event = {.type = EVENT_ANSWER, .asker = command->asker};
     event.value = purged;

@@ -18,6 +18,8 @@ static void add_cell(uint64_t *metrics, const struct cell *cell)
     metrics[METRIC_CELL_MESSAGES_RETURNED] += stats.returned;
     metrics[METRIC_CELL_MESSAGES_DEAD_LETTERED] += stats.dead_lettered;
     metrics[METRIC_CELL_MESSAGES_EXPIRED] += stats.expired;
+    metrics[METRIC_QUEUE_MESSAGES_READY] += stats.messages_ready;
+    metrics[METRIC_QUEUE_MESSAGES_LEASED] += stats.messages_leased;
     metrics[METRIC_QUEUES] += stats.queues;
     metrics[METRIC_PARTITIONS] += stats.partitions;
     metrics[METRIC_STORE_JOURNAL_BYTES] += stats.store.journal_bytes;

@@ -133,6 +133,9 @@ class Metrics(unittest.TestCase):
             client.ack(1, tags[7], multiple=True)
             client.send(amqp.method(1, amqp.NACK, struct.pack(">QB", tags[8], 2)))  # requeue
             self.assertEqual({client.expect_delivery()[2] for _ in range(9)}, {b"body"})
+            self.grown(before, weir_queue_messages_ready=2, weir_queue_messages_leased=10,
+                       rabbitmq_queue_messages_ready=2, rabbitmq_queue_messages_unacked=10,
+                       rabbitmq_queue_messages=12)
             client.send(amqp.method(1, amqp.CANCEL, amqp.short("t") + b"\0"))
             while client.expect(amqp.DELIVER, amqp.CANCEL_OK)[0] == amqp.DELIVER:
                 client.expect_content()
@@ -147,6 +150,8 @@ class Metrics(unittest.TestCase):
                 'weir_cell_messages_published_total': 20,
                 'weir_cell_messages_settled_total': 8,
                 'weir_cell_messages_returned_total': 1,
+                'weir_queue_messages_ready': 2,
+                'weir_queue_messages_leased': 10,
                 'weir_queues': 1,
                 'weir_queues_created_total': 1,
                 'rabbitmq_queues': 1,
@@ -157,7 +162,8 @@ class Metrics(unittest.TestCase):
                 'rabbitmq_channel_messages_acked_total': 8,
             })
             client.queue_delete(1, "counted")
-            self.grown(before, weir_queues=0, weir_queues_deleted_total=1)
+            self.grown(before, weir_queues=0, weir_queues_deleted_total=1,
+                       weir_queue_messages_ready=0, weir_queue_messages_leased=0)
 
     def test_gets_are_counted_apart(self):
         before = self.baseline()
@@ -178,6 +184,8 @@ class Metrics(unittest.TestCase):
                 'rabbitmq_channel_get_ack_total': 2,
                 'rabbitmq_channel_get_empty_total': 1,
                 'rabbitmq_global_messages_delivered_total{protocol="amqp091"}': 3,
+                'weir_queue_messages_ready': 0,
+                'weir_queue_messages_leased': 2,
             })
             client.queue_delete(1, "got")
 
