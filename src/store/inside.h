@@ -183,6 +183,7 @@ struct store {
     struct buf *pool[BLOCK_POOL_MAX];
     uint32_t pooled;
     uint64_t memory;           /* bytes of blocks and of loaded extent blocks */
+    bool evict_due;            /* something was read back since the last tick */
     struct list recent;        /* blocks that may be evicted, oldest first */
     struct list indexed;       /* streams that have a ring */
     struct list trimmed;       /* streams trimmed since the last checkpoint */

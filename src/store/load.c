@@ -86,7 +86,7 @@ static void read_done(struct disk_op *op)
     free(load);
     block_release(store, block);
     load_finish(&waiters, err);
-    block_evict(store);
+    store->evict_due = true; /* once those who waited have looked at it */
 }
 
 /* Starts to read the block. NULL when memory is exhausted. */

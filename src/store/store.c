@@ -215,11 +215,15 @@ void store_tick(struct store *store, int64_t now_ms)
     if (now_ms - store->swept_ms >= SWEEP_MS) {
         store->swept_ms = now_ms;
         stream_sweep(store);
-        block_evict(store);
+        store->evict_due = true;
         segment_space(store);
         if (store->swept_end == logs_end(store))
             block_idle(store);
         store->swept_end = logs_end(store);
+    }
+    if (store->evict_due) {
+        store->evict_due = false;
+        block_evict(store);
     }
     load_tick(store);
     checkpoint_tick(store);

@@ -173,7 +173,7 @@ static void run_done(struct disk_op *op)
     extents_unref(store, run->extent);
     free(run);
     load_finish(&waiters, err);
-    block_evict(store);
+    store->evict_due = true; /* once those who waited have looked at them */
 }
 
 void stored_drop_runs(struct store *store)

@@ -263,6 +263,31 @@ static void volatile_entries_spill_and_come_back(void **state)
     rig_done(&rig);
 }
 
+static void what_is_read_back_stays_until_it_was_looked_at(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_init(&rig, 1);
+    rig.size = 1u << 30;
+    rig.memory_limit = 1u << 20;
+    const uint64_t large = 400; /* from here on each alone is above the limit */
+    assert_int_equal(rig_open(&rig), ERR_NONE);
+    struct stream *stream = &rig.streams[0].stream;
+    for (uint64_t i = 0; i < 4; i++)
+        add_volatile(&rig, stream, large + i);
+    rig_settle(&rig);
+    for (uint64_t i = 0; i < 3; i++) {
+        struct entry entry;
+        assert_int_equal(read_at(&rig, stream, i, &entry), 1);
+        assert_true(rig_matches(&rig, entry.data, large + i));
+        rig_settle(&rig); /* the next one comes too, and is not to push this one out */
+        assert_int_equal(stream_peek(stream, i, &entry), STREAM_HIT);
+        rig_tick(&rig, 1);
+        assert_int_equal(stream_peek(stream, i, &entry), STREAM_MISS);
+    }
+    rig_done(&rig);
+}
+
 static void entries_may_go_while_their_blocks_are_being_spilled(void **state)
 {
     (void)state;
@@ -344,6 +369,7 @@ int main(void)
         cmocka_unit_test(damage_in_what_is_read_back_is_noticed),
         cmocka_unit_test(who_holds_a_reference_keeps_the_bytes),
         cmocka_unit_test(volatile_entries_spill_and_come_back),
+        cmocka_unit_test(what_is_read_back_stays_until_it_was_looked_at),
         cmocka_unit_test(entries_may_go_while_their_blocks_are_being_spilled),
         cmocka_unit_test(without_room_to_spill_the_volatile_log_refuses),
         cmocka_unit_test(a_stream_that_ends_gives_back_its_memory),
