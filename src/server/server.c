@@ -345,6 +345,24 @@ static void end(struct server *server)
     broker_done(&server->broker);
 }
 
+/* Whether everything came to rest. A full disk takes no checkpoint, but what was acknowledged
+ * stands in the journal, from which the next start makes it up. */
+static bool ended_well(const struct server *server)
+{
+    bool well = true;
+    for (uint32_t i = 0; i < server->broker.shard_count; i++) {
+        enum err err = server->workers[i].err;
+        if (err == ERR_NONE)
+            continue;
+        bool full = err == ERR_DISK_FULL;
+        log_event(server->broker.log, full ? LOG_WARN : LOG_ERROR, "stopped without a checkpoint",
+                  (const struct log_field[]){log_uint("shard", i), log_text("error", err_text(err)),
+                                             log_end()});
+        well = well && full;
+    }
+    return well;
+}
+
 /* Large buffers go back to the system when they are freed. Left alone, malloc learns from the first
  * one to keep its like, and a few large messages cost their memory for ever. */
 static void tune_memory(void)
@@ -395,8 +413,7 @@ int server_run(const struct config *config)
         _exit(1);
     }
     end(server);
-    for (uint32_t i = 0; i < server->broker.shard_count; i++)
-        failed = failed || server->workers[i].err != ERR_NONE;
+    failed = !ended_well(server) || failed;
     data_folder_close(&data);
     pthread_cond_destroy(&server->changed);
     pthread_mutex_destroy(&server->mutex);

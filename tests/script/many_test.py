@@ -225,8 +225,9 @@ class Objects(Server):
                     say(f"{QUEUES} {'durable' if durable else 'transient'} queues in "
                         f"{declared:.1f} s, {(rss_mib(self.server) - before) * 1024 / QUEUES:.2f} "
                         "KiB each")
-                part = QUEUES // len(clients)  # a deletion is answered before the next is taken
-                in_parallel([lambda c=c, first=i * part: self.delete(c, first, part)
+                part = -(-QUEUES // len(clients))  # a deletion is answered before the next is taken
+                in_parallel([lambda c=c, first=i * part:
+                             self.delete(c, first, min(part, QUEUES - first))
                              for i, c in enumerate(clients)])
             after.append(rss_mib(self.server))
         say(f"{self.before_mib:.1f} MiB before, after each round "
