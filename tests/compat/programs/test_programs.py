@@ -125,7 +125,7 @@ def test_the_email_consumer_gets_what_the_sign_up_producer_sent(server, tmp_path
                                   " [>] Received task for: user@example.com", " [v] Email Sent"]
         produce(tmp_path)
         consumer.wait_for(" [v] Email Sent", 2)
-        time.sleep(0.3)  # the ack follows the line
+        time.sleep(1)  # the ack follows the line
         consumer.interrupt()
     becomes_empty("email_task_queue")
 
@@ -138,6 +138,7 @@ def test_the_email_task_survives_a_restart_of_the_broker(server, tmp_path):
     assert ready_messages("email_task_queue") == 1
     with python_program(tmp_path, "consumer.py", CONSUMER) as consumer:
         consumer.wait_for(" [v] Email Sent")
+        time.sleep(1)  # killed before its ack, it would leave the task to the next test
 
 
 def test_an_email_task_whose_worker_dies_goes_to_another_worker(server, tmp_path):
@@ -150,7 +151,7 @@ def test_an_email_task_whose_worker_dies_goes_to_another_worker(server, tmp_path
             for worker in (first, second):  # one task each, as the prefetch of 1 demands
                 worker.wait_for(" [>] Received task for: user@example.com")
         second.wait_for(" [v] Email Sent", 2)  # the first worker was killed at its task
-        time.sleep(0.3)
+        time.sleep(1)
         second.interrupt()
     becomes_empty("email_task_queue")
 
