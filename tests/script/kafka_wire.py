@@ -249,9 +249,9 @@ class Kafka:
         _, error, offset, _ = answer.take("ihqq")
         return error, offset
 
-    def produce(self, topic, partition, batch_bytes, acks=-1):
+    def produce(self, topic, partition, batch_bytes, acks=-1, timeout_ms=30000):
         return self.produce_answer(
-            self.call(PRODUCE, 3, produce_body(topic, partition, batch_bytes, acks)))
+            self.call(PRODUCE, 3, produce_body(topic, partition, batch_bytes, acks, timeout_ms)))
 
     def fetch(self, topic, partition, offset, max_wait_ms=500, min_bytes=1, max_bytes=50 << 20):
         """(error, high watermark, batches as bytes)."""
