@@ -129,7 +129,12 @@ struct cell {
     struct cell_stats stats;
 };
 
-/* ---- Journal ---- */
+/* ---- Journal (core/apply.c) ---- */
+
+/* store_handler.replay. */
+enum err cell_replay(void *ctx, uint64_t pos, struct slice encoded);
+/* The object is gone: what a DROP record comes to. */
+enum err cell_apply_drop(struct cell *cell, uint64_t id);
 
 /* Encodes record, followed by its pieces (entry or bytes), and applies it. `durable` names the log.
  * On success record->bytes is where the pieces stand in memory. */
@@ -170,6 +175,11 @@ void cell_drop_pending(struct cell *cell);
 void cell_unreadable(struct cell *cell, const struct stream *stream, uint64_t offset, enum err err);
 
 /* ---- Objects ---- */
+
+/* What the store calls (core/cell_store.c). */
+extern const struct store_handler cell_store_events;
+/* Takes everything off one of the cell's lists; tombstones are freed. */
+void cell_forget_tracked(struct list *from);
 
 void cell_touch(struct cell *cell, struct tracked *tracked);
 /* The object is gone for good: deletes its stored form at the next checkpoint. */
