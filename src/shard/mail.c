@@ -109,6 +109,8 @@ static void send(struct shard *shard, uint32_t to, struct mail *mail, const stru
         return;
     }
     memcpy(space, mail, sizeof *mail);
+    if (!is_inline)
+        atomic_fetch_add(&shard->broker->mail_bytes[shard->number], mail->len);
     uint8_t *at = is_inline ? space + sizeof *mail : mail->heap;
     for (uint32_t i = 0; i < piece_count; i++) {
         if (pieces[i].len > 0)
@@ -296,14 +298,15 @@ static void receive(struct shard *shard, const struct mail *mail)
 static bool work_from(struct shard *shard, uint32_t from)
 {
     struct ring *ring = shard->broker->rings[from][shard->number];
-    const void *mail;
-    size_t len;
     for (int left = MAIL_ROUND; left > 0; left--) {
-        mail = ring_peek(ring, &len);
+        size_t len;
+        const struct mail *mail = ring_peek(ring, &len);
         if (mail == NULL)
             return false;
         receive(shard, mail);
-        if (from == shard->number && ((const struct mail *)mail)->kind == MAIL_EVENT)
+        if (mail->heap != NULL) /* freed by now */
+            atomic_fetch_sub(&shard->broker->mail_bytes[from], mail->len);
+        if (from == shard->number && mail->kind == MAIL_EVENT)
             shard->own_events--;
         ring_consume(ring);
     }

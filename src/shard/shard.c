@@ -12,6 +12,8 @@ enum {
     UNFLUSHED_HIGH = 16 << 20, /* bytes of a cell's journal that wait to be written */
     DELAYED_HIGH = 4 << 20,
     CHECKPOINT_MS = 10 * 60 * 1000,
+    PRESSED_MS = 2, /* how often a shard under pressure looks whether it has fallen */
+    STALLED_MS = 100,
 };
 
 enum err broker_init(struct broker *broker)
@@ -196,10 +198,11 @@ static void watch_pressure(struct shard *shard)
             unflushed = bytes;
     }
     uint64_t memory_high = broker->memory_limit / broker->shard_count * 2;
+    uint64_t mail_bytes = atomic_load(&broker->mail_bytes[shard->number]);
     bool high = unflushed > UNFLUSHED_HIGH || shard->delayed_bytes > DELAYED_HIGH ||
-                shard->memory_bytes > memory_high;
+                mail_bytes > memory_high / 2 || shard->memory_bytes > memory_high;
     bool low = unflushed < UNFLUSHED_HIGH / 2 && shard->delayed_bytes < DELAYED_HIGH / 2 &&
-               shard->memory_bytes < memory_high - memory_high / 8;
+               mail_bytes <= memory_high / 4 && shard->memory_bytes < memory_high - memory_high / 8;
     uint64_t bit = UINT64_C(1) << shard->number;
     if (!shard->pressed && high) {
         shard->pressed = true;
@@ -250,8 +253,11 @@ int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms)
     bool own_mail = ring_peek(shard->broker->rings[shard->number][shard->number], &len) != NULL;
     if (more || own_mail || shard->posted != 0)
         return now_ms;
-    if (!list_empty(&shard->stalled) && deadline > now_ms + 100)
-        deadline = now_ms + 100; /* pressure on other shards falls without a word */
+    /* Pressure on other shards, and what they have taken of our mail, falls without a word. */
+    if (shard->pressed && deadline > now_ms + PRESSED_MS)
+        deadline = now_ms + PRESSED_MS;
+    if (!list_empty(&shard->stalled) && deadline > now_ms + STALLED_MS)
+        deadline = now_ms + STALLED_MS;
     return deadline;
 }
 

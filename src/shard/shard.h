@@ -38,6 +38,8 @@ struct broker {
     _Atomic uint64_t pressed;
     /* Shards whose disk is full. */
     _Atomic uint64_t blocked;
+    /* Bytes of payloads, by sender, that are on their way to another shard outside the rings. */
+    _Atomic uint64_t mail_bytes[SHARDS_MAX];
     _Atomic uint32_t connections; /* of all shards */
     _Atomic uint32_t opened;      /* shards whose cells are open */
     _Atomic bool failed;          /* a cell's storage failed */
