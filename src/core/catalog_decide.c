@@ -3,6 +3,7 @@
  * that an AMQP client declares has the argument x-queue-type; one that Kafka creates has not. */
 #include "core/catalog_decision.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,6 +184,7 @@ static bool lose_edge(struct removal *removal, const struct catalog *catalog,
     if (!map_put(&removal->lost, id, (void *)lost))
         return false;
     const struct source *source = map_get(&catalog->sources, id);
+    assert(source != NULL); /* it has this edge */
     return lost != source->count || id == removal->first || removal_add(removal, id);
 }
 
