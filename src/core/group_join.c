@@ -350,8 +350,8 @@ static enum err replace_static(struct member *member, const struct command *comm
         return err;
     end_wait(member, ERR_FENCED_INSTANCE);
     struct slice leader = slice_copy(group->leader->id); /* by its id so far */
-    if (leader.data == NULL || (err = member_rename(member, id)) != ERR_NONE ||
-        (err = member_update(member, request)) != ERR_NONE) {
+    if (leader.data == NULL || member_rename(member, id) != ERR_NONE ||
+        member_update(member, request) != ERR_NONE) {
         free((void *)(uintptr_t)leader.data);
         return ERR_NO_MEMORY;
     }
