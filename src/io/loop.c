@@ -223,6 +223,7 @@ static enum err loop_open(struct loop *loop, const struct loop_config *config)
         .epoll_fd = loop->epoll_fd,
         .join_listeners = config->shard > 0,
         .net_bytes = config->net_bytes,
+        .gather_max = config->gather_max,
     };
     return net_epoll_create(&net, &loop->net);
 }

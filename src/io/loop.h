@@ -16,6 +16,10 @@ struct loop_config {
     uint32_t
         spin_us; /* longest polling before it sleeps, done when events come that often; 0 = never */
     uint64_t *net_bytes; /* bytes held by connection buffers are counted here; may be NULL */
+    /* Most bytes that large items may take while they arrive, all connections together; 0 = no
+     * limit. Beyond it connections wait their turn, and one whose item comes too slowly is closed
+     * (io/gather.h). */
+    size_t gather_max;
 };
 
 enum err loop_create(const struct loop_config *config, struct loop **out)

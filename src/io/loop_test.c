@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-enum { TURNS_MAX = 2000 };
+enum { TURNS_MAX = 2000, GATHER_MAX = 600000 };
 
 /* A server that keeps what it got and answers as the test says. */
 struct server {
@@ -86,7 +86,8 @@ static int server_setup(void **state)
     struct server *server = calloc(1, sizeof *server);
     assert_non_null(server);
     server->echo = true;
-    struct loop_config config = {.spin_us = 20, .net_bytes = &server->net_bytes};
+    struct loop_config config = {
+        .spin_us = 20, .net_bytes = &server->net_bytes, .gather_max = GATHER_MAX};
     assert_int_equal(loop_create(&config, &server->loop), ERR_NONE);
     assert_int_equal(net_listen(loop_net(server->loop), "127.0.0.1", 0, &HANDLER, server,
                                 &server->listener, &server->port),
@@ -209,6 +210,53 @@ static void an_announced_size_allocates_only_what_came(void **state)
     assert_in_range(server->net_bytes, 1000, 128 << 10);
     close(fd);
     wait_closed(server, 1);
+}
+
+static void send_whole(struct server *server, int fd, size_t len)
+{
+    static const uint8_t block[65536];
+    for (int i = 0; i < TURNS_MAX && len > 0; i++) {
+        ssize_t count = send(fd, block, len < sizeof block ? len : sizeof block, MSG_DONTWAIT);
+        len -= count > 0 ? (size_t)count : 0;
+        loop_turn(server->loop, INT64_MAX, true);
+    }
+    assert_int_equal(len, 0);
+}
+
+static void turns(struct server *server, int count)
+{
+    for (int i = 0; i < count; i++)
+        loop_turn(server->loop, INT64_MAX, true);
+}
+
+static void large_items_wait_for_each_other(void **state)
+{
+    struct server *server = *state;
+    server->item = 400000;
+    server->wants = true;
+    server->echo = false;
+    int first = client_open(server);
+    send_whole(server, first, 200000);
+    int second = client_open(server);
+    send_whole(server, second, 1000);
+    turns(server, 20);
+    int third = client_open(server);
+    send_whole(server, third, 1000);
+    turns(server, 20);
+    uint64_t held = server->net_bytes;
+    send_whole(server, third, 60000); /* into the kernel's buffers, and no further */
+    turns(server, 20);
+    assert_int_equal(server->net_bytes, held);
+    assert_int_equal(server->received, 0);
+    close(second); /* who waits may go */
+    send_whole(server, first, 200000);
+    assert_int_equal(server->received, 400000);
+    send_whole(server, third, 339000);
+    turns(server, 20);
+    assert_int_equal(server->received, 800000);
+    close(first);
+    close(third);
+    wait_closed(server, 3);
 }
 
 static void a_paused_connection_is_shown_the_same_bytes_again(void **state)
@@ -428,6 +476,7 @@ int main(void)
         TEST(items_arrive_whole_whatever_their_length),
         TEST(a_reader_that_makes_no_progress_is_closed),
         TEST(an_announced_size_allocates_only_what_came),
+        TEST(large_items_wait_for_each_other),
         TEST(a_paused_connection_is_shown_the_same_bytes_again),
         TEST(the_last_words_arrive_though_the_client_talks_on),
         TEST(a_half_closed_client_still_gets_its_answer),

@@ -7,10 +7,14 @@
  * LINGERING: the rest is sent, our side shut down, and what the peer still sends is thrown away
  * until it closes or LINGER_MS are over, since closing a socket with unread bytes would reset the
  * connection and may destroy our last words. Then it is DEAD: the descriptor is closed, and the
- * memory freed after the last event of the turn. */
+ * memory freed after the last event of the turn.
+ *
+ * Large items take their turns to arrive (io/gather.h): a connection that waits for its share is
+ * not read. */
 #include "io/net_epoll.h"
 
 #include "base/list.h"
+#include "io/gather.h"
 #include "io/inq.h"
 #include "io/net_address.h"
 #include "io/outq.h"
@@ -40,6 +44,7 @@ struct net_epoll {
     bool join_listeners;
     struct inq_pool in;
     struct outq_pool out;
+    struct gather_pool gathers;
     int64_t now_ms; /* of this turn */
     uint32_t lingering_count;
     struct list conns;     /* all but dead ones, by `all` */
@@ -82,6 +87,7 @@ struct conn {
     bool shut : 1;    /* our side is shut down */
     struct inq in;
     struct outq out;
+    struct gather gather; /* its share while a large item arrives */
     struct list all, work, dirty;
     int64_t linger_until_ms;
 };
@@ -114,6 +120,7 @@ static void conn_kill(struct conn *conn)
     close(conn->fd);
     outq_clear(&conn->out, &net->out);
     inq_keep(&conn->in, &net->in, NULL, 0);
+    gather_give(&net->gathers, &conn->gather);
     list_remove(&conn->work);
     list_remove(&conn->dirty);
     list_remove(&conn->all);
@@ -165,6 +172,8 @@ static void conn_show(struct conn *conn, const uint8_t *data, size_t len)
     assert(used <= len);
     if (conn->state != OPEN)
         return;
+    if (used > 0)
+        gather_give(&net->gathers, &conn->gather); /* the item is complete */
     conn->show = conn->paused && used < len;
     enum err err = inq_rest(&conn->in, &net->in, data + used, len - used, conn->paused);
     if (err)
@@ -176,6 +185,9 @@ static size_t conn_receive(struct conn *conn)
 {
     struct net_epoll *net = net_of(conn);
     size_t room;
+    if (conn->in.want > GATHER_FREE_BYTES &&
+        !gather_take(&net->gathers, &conn->gather, conn->in.want, net->now_ms))
+        return 0;
     uint8_t *place = inq_place(&conn->in, &net->in, &room);
     if (place == NULL) {
         conn_fail(conn, ERR_NO_MEMORY);
@@ -197,6 +209,8 @@ static size_t conn_receive(struct conn *conn)
     }
     if ((size_t)got < room && !conn->peer_done)
         conn->readable = false; /* took all there was; the next bytes are a new edge */
+    if (conn->gather.holds)
+        gather_arrived(&conn->gather, (size_t)got, net->now_ms);
     uint8_t *data;
     size_t len = inq_arrived(&conn->in, place, (size_t)got, &data);
     conn_show(conn, data, len);
@@ -205,7 +219,7 @@ static size_t conn_receive(struct conn *conn)
 
 static bool conn_reads(const struct conn *conn)
 {
-    return conn->state == OPEN && !conn->paused;
+    return conn->state == OPEN && !conn->paused && !conn->gather.waits;
 }
 
 static void conn_read(struct conn *conn)
@@ -382,7 +396,7 @@ static void conn_ready(struct watch *watch, uint32_t events)
         conn->readable = true;
     if (conn->state == LINGERING)
         conn_drain(conn);
-    else if (conn->paused && events & (EPOLLHUP | EPOLLERR))
+    else if ((conn->paused || conn->gather.waits) && events & (EPOLLHUP | EPOLLERR))
         conn_fail(conn, ERR_IO);
     else
         conn_read(conn);
@@ -503,6 +517,40 @@ uint32_t net_epoll_lingering(const struct net_epoll *net)
     return net->lingering_count;
 }
 
+/* Whose item comes too slowly while others wait is sent away; not whom we do not read. */
+static int64_t holder_due(const struct conn *conn)
+{
+    return conn->paused ? INT64_MAX : conn->gather.due_ms;
+}
+
+static int64_t gathers_due(const struct net_epoll *net)
+{
+    int64_t due = INT64_MAX;
+    if (list_empty(&net->gathers.waiting))
+        return due;
+    list_each(node, &net->gathers.holders)
+    {
+        int64_t one = holder_due(list_entry(node, struct conn, gather.link));
+        if (one < due)
+            due = one;
+    }
+    return due;
+}
+
+static void gathers_run(struct net_epoll *net)
+{
+    if (gathers_due(net) <= net->now_ms) {
+        list_each(node, &net->gathers.holders)
+        {
+            struct conn *conn = list_entry(node, struct conn, gather.link);
+            if (conn->state == OPEN && holder_due(conn) <= net->now_ms)
+                conn_fail(conn, ERR_IO);
+        }
+    }
+    for (struct gather *gather; (gather = gather_next(&net->gathers, net->now_ms)) != NULL;)
+        work_add(list_entry(gather, struct conn, gather));
+}
+
 int64_t net_epoll_deadline_ms(const struct net_epoll *net)
 {
     int64_t due = INT64_MAX;
@@ -514,7 +562,8 @@ int64_t net_epoll_deadline_ms(const struct net_epoll *net)
         if (until > 0 && until < due)
             due = until;
     }
-    return due;
+    int64_t slow = gathers_due(net);
+    return slow < due ? slow : due;
 }
 
 /* Tells the owner that the connection is gone, and lets it linger if output is to be flushed. */
@@ -523,6 +572,7 @@ static void conn_finish(struct conn *conn)
     struct net_epoll *net = net_of(conn);
     list_remove(&conn->work);
     inq_keep(&conn->in, &net->in, NULL, 0);
+    gather_give(&net->gathers, &conn->gather);
     conn->handler->closed(conn->base.user, conn->err);
     conn->base.user = NULL;
     if (!conn->flush) {
@@ -595,6 +645,7 @@ int net_epoll_work(struct net_epoll *net)
     for (; !list_empty(&net->closing); done++)
         conn_finish(list_entry(net->closing.next, struct conn, work));
     timers_run(net);
+    gathers_run(net);
     dead_free(net);
     return done;
 }
@@ -624,6 +675,7 @@ enum err net_epoll_create(const struct net_epoll_config *config, struct net_epol
     net->epoll_fd = config->epoll_fd;
     net->join_listeners = config->join_listeners;
     net->out.account = config->net_bytes;
+    gather_pool_init(&net->gathers, config->gather_max);
     struct list *lists[] = {&net->conns, &net->work,      &net->closing, &net->lingering,
                             &net->dead,  &net->listeners, &net->dirty,   &net->listeners_dead};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)

@@ -16,6 +16,7 @@ struct net_epoll_config {
     int epoll_fd;        /* stays the caller's */
     bool join_listeners; /* share addresses with loops of this process that listen there already */
     uint64_t *net_bytes; /* counts bytes held for connections; may be NULL */
+    size_t gather_max;   /* see io/loop.h */
 };
 
 enum err net_epoll_create(const struct net_epoll_config *config, struct net_epoll **out)

@@ -170,7 +170,11 @@ static void *run(void *arg)
     struct worker *worker = arg;
     struct server *server = worker->server;
     uint64_t seed = 0;
-    struct loop_config config = {.shard = worker->number, .spin_us = SPIN_US};
+    struct loop_config config = {
+        .shard = worker->number,
+        .spin_us = SPIN_US,
+        .gather_max = server->broker.memory_limit / server->broker.shard_count / 2,
+    };
     enum err err = loop_create(&config, &worker->loop);
     if (err == ERR_NONE && getrandom(&seed, sizeof seed, 0) != sizeof seed)
         err = ERR_IO;
