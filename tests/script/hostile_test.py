@@ -79,8 +79,8 @@ class Hostile(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = WeirServer(args=cls.args)
-        cls.server.start()
+        cls.server = WeirServer(listen=[f"{face}=127.0.0.1:0" for face in
+                                        ("amqp", "kafka", "http")], args=cls.args).start()
         with Witness(cls.server):  # what is allocated once is allocated
             time.sleep(0.1)
 
@@ -92,7 +92,7 @@ class Hostile(unittest.TestCase):
             cls.server.clean()
 
     def setUp(self):
-        self.amqp, self.kafka = self.server.addr("amqp"), self.server.addr("kafka")
+        self.amqp, self.kafka, self.http = map(self.server.addr, ("amqp", "kafka", "http"))
         self.witness = Witness(self.server).__enter__()
         self.peak = Peak(self.server).__enter__()
 
@@ -121,7 +121,7 @@ class Garbage(Hostile):
                 connection.close()
 
         in_parallel([lambda addr=addr, seed=seed: throw(addr, seed)
-                     for seed in range(3) for addr in (self.amqp, self.kafka)])
+                     for seed in range(3) for addr in (self.amqp, self.kafka, self.http)])
 
     def test_other_greetings_to_amqp_are_answered_with_our_header(self):
         for name, greeting in GREETINGS.items():
@@ -137,6 +137,59 @@ class Garbage(Hostile):
                 offer(connection, greeting)
                 connection.shutdown(socket.SHUT_WR)
                 self.assertEqual(read_to_end(connection), b"")
+
+
+class HttpRequests(Hostile):
+    def answer(self, data):
+        with raw(self.http) as connection:
+            offer(connection, data)
+            connection.shutdown(socket.SHUT_WR)
+            return read_to_end(connection)
+
+    def test_other_greetings_are_no_requests(self):
+        for name, greeting in GREETINGS.items():
+            with self.subTest(name):
+                said = self.answer(greeting)
+                if name != "http":
+                    self.assertRegex(said, rb"^(HTTP/1\.1 [45]\d\d |$)")
+
+    def test_requests_that_are_too_much(self):
+        for name, (data, code) in {
+            "a line without end": (b"GET /" + b"a" * MIB, b"4"),
+            "headers without end": (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200000, b"4"),
+            "an enormous body": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 18 +
+                                 b"\r\n\r\n", b"4"),
+            "a longer number": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 99 +
+                                b"\r\n\r\n", b"4"),
+            "a negative body": (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", b"4"),
+            "enormous chunks": (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                                b"f" * 16 + b"\r\n", b"4"),
+            "a zero byte": (b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", b"4"),
+        }.items():
+            with self.subTest(name):
+                self.assertRegex(self.answer(data), b"^HTTP/1\\.1 " + code)
+
+    def test_byte_by_byte_and_one_after_the_other(self):
+        request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        with raw(self.http) as connection:
+            for at in range(len(request)):
+                connection.send(request[at:at + 1])
+            self.assertRegex(connection.recv(65536), rb"^HTTP/1\.1 200 ")
+        last = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        said = self.answer(request * 50 + last)
+        self.assertEqual(said.count(b"HTTP/1.1 200 "), 51)
+
+    def test_requests_without_end_and_without_reading(self):
+        with raw(self.http) as connection:
+            connection.settimeout(1.0)
+            data, sent = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 1000, 0
+            try:
+                while sent < 512 * MIB:
+                    sent += connection.send(data)
+            except (TimeoutError, ConnectionError):
+                pass
+            say(f"{sent >> 10} KiB of requests were taken without reading an answer")
+            self.assertLess(sent, 512 * MIB)
 
 
 class AmqpFrames(Hostile):
