@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define MAP_BYTES (UINT64_C(16) << 30)
-#define FILE_MODE 0640
+#define MAP_BYTES  (UINT64_C(16) << 30)
+#define FILE_MODE  0640
+#define LOCK_BYTES 8192 /* of its lock file, for as many readers as it allows by default */
 
 struct state {
     MDB_env *env;
@@ -75,6 +77,21 @@ static enum err dbi_open(struct state *state)
     return err_of(mdb_txn_commit(txn));
 }
 
+/* LMDB makes its lock file sparse and maps it: on a full disk the first access would be a SIGBUS.
+ */
+static int lock_reserve(const char *path)
+{
+    char lock[4096];
+    if (snprintf(lock, sizeof lock, "%s-lock", path) >= (int)sizeof lock)
+        return ENAMETOOLONG;
+    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
+    if (fd < 0)
+        return errno;
+    int code = posix_fallocate(fd, 0, LOCK_BYTES);
+    close(fd);
+    return code;
+}
+
 static enum err lmdb_open(const struct state_backend *self, const char *path, bool create,
                           struct state **out)
 {
@@ -88,6 +105,8 @@ static enum err lmdb_open(const struct state_backend *self, const char *path, bo
     int code = mdb_env_create(&state->env);
     if (code == 0)
         code = mdb_env_set_mapsize(state->env, state->map_bytes);
+    if (code == 0)
+        code = lock_reserve(path);
     if (code == 0)
         code = mdb_env_open(state->env, path, MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD, FILE_MODE);
     enum err err = err_of(code);
