@@ -47,6 +47,7 @@ void buf_recycle(struct store *store, struct buf *buf)
 /* Who holds a reference keeps the bytes; they leave our account. */
 void block_detach(struct store *store, struct block *block)
 {
+    assert(block->buf != NULL);
     store->memory -= block->buf->capacity;
     buf_recycle(store, block->buf);
     block->buf = NULL;
