@@ -91,6 +91,7 @@ void cell_destroy(struct cell *cell)
         map_done(&((struct attached *)slot->value)->consumers);
     free_all(&cell->conns);
     free_all(&cell->deletions);
+    free_all(&cell->routed);
     if (cell->groups != NULL)
         groups_destroy(cell->groups); /* it takes its timers off */
     heap_done(&cell->timers);

@@ -194,8 +194,10 @@ void cell_command(struct cell *cell, const struct command *command)
 void cell_event(struct cell *cell, const struct event *event)
 {
     if (event->type == EVENT_PUBLISHED) {
-        for (uint64_t seq = event->first_seq; seq <= event->last_seq; seq++)
-            queue_moved(cell, seq, event->err);
+        for (uint64_t seq = event->first_seq; seq <= event->last_seq; seq++) {
+            if (!routing_confirmed(cell, seq, event->err))
+                queue_moved(cell, seq, event->err);
+        }
         return;
     }
     struct deletion *deletion = map_take(&cell->deletions, event->asker.tag);
@@ -232,7 +234,7 @@ static enum err append_to(struct cell *cell, const struct cell_publish *publish,
         struct partition *partition =
             i < record->partition_count ? map_get(&cell->partitions, id) : NULL;
         if (partition != NULL)
-            partition_route(partition, record->targets[i].base);
+            partition_route(partition, record->targets[i].base, record->bytes);
     }
     return ERR_NONE;
 }
@@ -274,6 +276,8 @@ void cell_publish(struct cell *cell, const struct cell_publish *publish)
 {
     bool waits = false;
     enum err err = ERR_NONE;
+    if (publish->seq != 0)
+        routing_begin(cell);
     for (uint32_t at = 0; at < publish->target_count; at += RECORD_TARGETS_MAX) {
         uint32_t count = publish->target_count - at;
         if (count > RECORD_TARGETS_MAX)
@@ -287,5 +291,8 @@ void cell_publish(struct cell *cell, const struct cell_publish *publish)
         return;
     if (waits)
         cell->wants_flush = true;
-    cell_confirm(cell, &publish->asker, publish->seq, err, waits);
+    struct event event = {.type = EVENT_PUBLISHED, .err = err, .asker = publish->asker};
+    event.first_seq = event.last_seq = publish->seq;
+    if (!routing_end(cell, &event))
+        cell_confirm(cell, &publish->asker, publish->seq, err, waits);
 }

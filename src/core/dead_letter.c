@@ -122,7 +122,7 @@ static void announce(struct cell *cell, const struct record *record)
         struct partition *partition =
             i < record->partition_count ? map_get(&cell->partitions, id) : NULL;
         if (partition != NULL)
-            partition_route(partition, record->targets[i].base);
+            partition_route(partition, record->targets[i].base, record->bytes);
     }
 }
 

@@ -153,15 +153,23 @@ enum err partition_trim(struct partition *partition, uint64_t first)
     return ERR_NONE;
 }
 
-static void answer_offset(struct partition *partition, const struct command *command, uint64_t base,
-                          int64_t append_ms, bool wait)
+/* Routes the batch on, which the answer waits for. A batch that was there already is routed once
+ * more: a crash may have come between the two. */
+static void route_and_answer(struct partition *partition, const struct command *command,
+                             uint64_t base, int64_t append_ms, bool wait)
 {
-    if (command->append.silent)
+    struct cell *cell = partition->cell;
+    bool answers = !command->append.silent;
+    if (answers && wait)
+        routing_begin(cell);
+    partition_route_batch(partition, base, command->data);
+    if (!answers)
         return;
     struct event event = {.type = EVENT_ANSWER, .asker = command->asker};
     event.value = base;
     event.value2 = (uint64_t)append_ms;
-    cell_answer(partition->cell, &event, wait);
+    if (!wait || !routing_end(cell, &event))
+        cell_answer(cell, &event, wait);
 }
 
 static void refuse(struct partition *partition, const struct command *command, enum err err)
@@ -196,7 +204,7 @@ void partition_produce(struct partition *partition, const struct command *comman
         uint64_t base = 0;
         enum err err = producers_check(&partition->producers, &batch, &base);
         if (err == ERR_DUPLICATE && base != UINT64_MAX) {
-            answer_offset(partition, command, base, -1, command->append.wait_commit);
+            route_and_answer(partition, command, base, -1, command->append.wait_commit);
             return;
         }
         if (err != ERR_NONE) {
@@ -220,9 +228,8 @@ void partition_produce(struct partition *partition, const struct command *comman
         return;
     }
     cell->stats.published += command->append.count;
-    answer_offset(partition, command, base, partition->log_append_time ? cell->wall_ms : -1,
-                  command->append.wait_commit);
-    partition_route(partition, base);
+    route_and_answer(partition, command, base, partition->log_append_time ? cell->wall_ms : -1,
+                     command->append.wait_commit);
 }
 
 void partition_delete_records(struct partition *partition, const struct command *command)

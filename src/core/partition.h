@@ -51,8 +51,17 @@ void partitions_conn_gone(struct cell *cell, uint64_t conn);
 void partition_committed(struct partition *partition, uint64_t end);
 /* Serves readers that can be served. */
 void partition_work(struct partition *partition);
-/* Sends the messages of the entry at `base` on to where bindings of its topic lead. */
-void partition_route(struct partition *partition, uint64_t base);
+/* Sends the messages of an appended entry on to where bindings of its topic lead. */
+void partition_route(struct partition *partition, uint64_t base, struct slice entry);
+/* The same of a record batch alone. */
+void partition_route_batch(struct partition *partition, uint64_t base, struct slice batch);
+
+/* Between the two, what is routed on counts: then the answer waits until every copy is safe.
+ * Returns false when nothing was routed and the caller answers by itself. */
+void routing_begin(struct cell *cell);
+bool routing_end(struct cell *cell, const struct event *event);
+/* A copy is safe, or was refused; false: seq is not of a routing. */
+bool routing_confirmed(struct cell *cell, uint64_t seq, enum err err);
 /* Lets go what retention allows. */
 void partition_retain(struct partition *partition);
 

@@ -1,6 +1,7 @@
-/* From a topic to where its bindings lead: each message of an appended entry is put into the queues
- * and topics that match its key, as an AMQP message. Queues of this cell get it at once, others by
- * a publish that nobody waits for. */
+/* From a topic to where its bindings lead: each message of an appended entry is published to the
+ * queues and topics that match its key, as an AMQP message. The producer's answer waits until every
+ * copy is safe, and a batch that is sent again after a crash is routed again: a copy may come
+ * twice, but none of what was acknowledged is missing. */
 #include "core/partition.h"
 
 #include "codec/entry.h"
@@ -8,6 +9,7 @@
 #include "codec/message.h"
 #include "core/route.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -29,21 +31,24 @@ static void hand_to_cell(struct routing *routing, uint32_t number, const uint64_
 {
     struct cell *cell = routing->partition->cell;
     struct cell_publish publish = {
+        .asker = {.conn = CELL_ASKER | cell->config.number},
+        .seq = cell->routing.seq,
         .persistent = true,
         .expiry_ms = expiry_ms,
         .targets = targets,
         .target_count = count,
         .pieces = {entry},
     };
+    cell->routing.sent++;
     cell->config.out->publish(cell->config.ctx, number, &publish);
 }
 
 static void route_view(struct routing *routing, const struct message_view *view)
 {
     struct cell *cell = routing->partition->cell;
-    struct slice key = message_record_key(view);
-    if (key.len > 255)
-        key.len = 0;
+    struct slice key = view->routing_key;
+    if (view->form == ENTRY_KAFKA && !slice_equal(key, view->record_key))
+        key = slice_make("", 0); /* it has no key, or none that is text */
     struct slice entry = message_entry(view, routing->topic->name, key, &routing->message);
     if (entry.data == NULL)
         return;
@@ -88,26 +93,87 @@ static void route_batch(struct routing *routing, struct slice bytes)
     }
 }
 
-void partition_route(struct partition *partition, uint64_t base)
+void partition_route(struct partition *partition, uint64_t base, struct slice entry)
 {
     struct cell *cell = partition->cell;
-    struct entry entry;
     struct routing routing = {
         .partition = partition,
         .topic = catalog_topic_by_id(cell->catalog, partition->topic),
         .serial = base,
     };
-    if (routing.topic == NULL || !routing.topic->has_bindings ||
-        stream_peek(&partition->stream, base, &entry) != STREAM_HIT)
+    if (routing.topic == NULL || !routing.topic->has_bindings)
         return;
     arena_init(&routing.batch, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
     arena_init(&routing.message, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
     struct message_view view;
-    if (entry_head_get(entry.data).form == ENTRY_KAFKA)
-        route_batch(&routing, slice_make(entry.data.data + ENTRY_HEAD_BYTES,
-                                         entry.data.len - ENTRY_HEAD_BYTES));
-    else if (message_of_entry(entry.data, &view))
+    if (entry_head_get(entry).form == ENTRY_KAFKA)
+        route_batch(&routing,
+                    slice_make(entry.data + ENTRY_HEAD_BYTES, entry.len - ENTRY_HEAD_BYTES));
+    else if (message_of_entry(entry, &view))
         route_view(&routing, &view);
     arena_done(&routing.message);
     arena_done(&routing.batch);
+}
+
+void partition_route_batch(struct partition *partition, uint64_t base, struct slice batch)
+{
+    struct routing routing = {
+        .partition = partition,
+        .topic = catalog_topic_by_id(partition->cell->catalog, partition->topic),
+        .serial = base,
+    };
+    if (routing.topic == NULL || !routing.topic->has_bindings)
+        return;
+    arena_init(&routing.batch, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
+    arena_init(&routing.message, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
+    route_batch(&routing, batch);
+    arena_done(&routing.message);
+    arena_done(&routing.batch);
+}
+
+/* ---- Answers that wait for the copies ---- */
+
+struct routed {
+    struct event event;
+    uint32_t awaited;
+};
+
+void routing_begin(struct cell *cell)
+{
+    cell->routing.seq = ++cell->next_tag;
+    cell->routing.sent = 0;
+}
+
+bool routing_end(struct cell *cell, const struct event *event)
+{
+    uint64_t seq = cell->routing.seq;
+    uint32_t sent = cell->routing.sent;
+    cell->routing.seq = 0;
+    cell->routing.sent = 0;
+    if (sent == 0)
+        return false;
+    struct routed *routed = malloc(sizeof *routed);
+    if (routed == NULL || !map_put(&cell->routed, seq, routed)) {
+        free(routed);
+        return true; /* never answered: the producer asks again */
+    }
+    *routed = (struct routed){.event = *event, .awaited = sent};
+    return true;
+}
+
+bool routing_confirmed(struct cell *cell, uint64_t seq, enum err err)
+{
+    struct routed *routed = map_get(&cell->routed, seq);
+    if (routed == NULL)
+        return false;
+    /* A queue that is full or gone takes no copy: that is its way. Anything else keeps the answer.
+     */
+    if (err != ERR_NONE && err != ERR_REJECTED && err != ERR_NOT_FOUND)
+        return true;
+    if (--routed->awaited > 0)
+        return true;
+    map_take(&cell->routed, seq);
+    cell_answer(cell, &routed->event, true);
+    free(routed);
+    return true;
 }
