@@ -42,6 +42,9 @@ struct face_config {
 struct face {
     const char *name; /* "amqp": as in --listen and in logs */
     uint16_t default_port;
+    /* On a full disk its publishers are not read (they are told to wait); otherwise each is
+     * refused. */
+    bool waits_when_full;
     enum metric_protocol protocol; /* whose metrics count its connections */
     /* A new connection; returns the face's own state for it, NULL when memory is exhausted. */
     void *(*open)(struct conn *conn);

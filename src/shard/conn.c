@@ -85,10 +85,12 @@ static void *accepted(void *user, struct net_conn *net)
     return conn;
 }
 
-static bool under_pressure(const struct shard *shard)
+static bool under_pressure(const struct conn *conn)
 {
-    return atomic_load_explicit(&shard->broker->pressed, memory_order_relaxed) != 0 ||
-           atomic_load_explicit(&shard->broker->blocked, memory_order_relaxed) != 0;
+    const struct broker *broker = conn->shard->broker;
+    return atomic_load_explicit(&broker->pressed, memory_order_relaxed) != 0 ||
+           (conn->face->waits_when_full &&
+            atomic_load_explicit(&broker->blocked, memory_order_relaxed) != 0);
 }
 
 static void update_pause(struct conn *conn)
@@ -102,7 +104,7 @@ static size_t received(void *user, const uint8_t *data, size_t len)
     struct conn *conn = user;
     if (conn->closing || conn->held)
         return 0;
-    if (conn->publishes && under_pressure(conn->shard)) {
+    if (conn->publishes && under_pressure(conn)) {
         conn->stalled = true;
         list_insert(&conn->shard->stalled, &conn->link);
         update_pause(conn);
@@ -115,11 +117,11 @@ static size_t received(void *user, const uint8_t *data, size_t len)
 
 void conn_resume_stalled(struct shard *shard)
 {
-    if (list_empty(&shard->stalled) || under_pressure(shard))
-        return;
     list_each(node, &shard->stalled)
     {
         struct conn *conn = list_entry(node, struct conn, link);
+        if (under_pressure(conn))
+            continue;
         list_remove(node);
         conn->stalled = false;
         update_pause(conn);

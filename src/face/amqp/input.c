@@ -363,6 +363,7 @@ static void amqp_stop(void *context)
 
 const struct face face_amqp = {
     .name = "amqp",
+    .waits_when_full = true,
     .default_port = 5672,
     .protocol = METRIC_PROTOCOL_AMQP,
     .open = amqp_open,
