@@ -122,13 +122,13 @@ struct cell {
 
     int64_t retention_due_ms;
     uint32_t retention_at; /* walk over partitions */
-    struct map routed; /* answers that wait for copies routed on, by sequence */
+    struct map routed;     /* answers that wait for copies routed on, by sequence */
     struct {
         uint64_t seq; /* of the routing under way, 0 = nobody waits */
         uint32_t sent;
     } routing;
-    struct map deletions;  /* queue deletions under way, by tag */
-    struct map moves;      /* dead letters on their way to other cells, by sequence */
+    struct map deletions; /* queue deletions under way, by tag */
+    struct map moves;     /* dead letters on their way to other cells, by sequence */
     uint64_t next_tag;
     struct route_targets route; /* scratch */
     struct cell_stats stats;
