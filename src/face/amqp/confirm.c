@@ -92,11 +92,13 @@ static void pop(struct channel *channel, uint32_t count)
     confirms->base += count;
 }
 
-/* How many at the front are acknowledged; *untold: how many of them nobody was told of. */
-static uint32_t front_run(const struct confirms *confirms, uint32_t *untold)
+/* How many at the front are acknowledged; *untold: how many of them nobody was told of, and *last:
+ * the last one of those. */
+static uint32_t front_run(const struct confirms *confirms, uint32_t *untold, uint32_t *last)
 {
     uint32_t run = 0;
     *untold = 0;
+    *last = 0;
     for (; run < confirms->count; run++) {
         const struct confirm_slot *slot = slot_at(confirms, run);
         if (is_told(slot))
@@ -104,6 +106,7 @@ static uint32_t front_run(const struct confirms *confirms, uint32_t *untold)
         if (!is_done(slot) || slot->refused)
             break;
         (*untold)++;
+        *last = run;
     }
     return run;
 }
@@ -113,9 +116,10 @@ static void front_tell(struct channel *channel)
 {
     struct confirms *confirms = &channel->confirms;
     for (;;) {
-        uint32_t untold, run = front_run(confirms, &untold);
+        uint32_t untold, last, run = front_run(confirms, &untold, &last);
+        /* Never by a tag that was acknowledged already: clients take that for nonsense. */
         if (untold > 0)
-            ack_send(channel, confirms->base + run - 1, run > 1);
+            ack_send(channel, confirms->base + last, untold > 1);
         conn_count(channel->amqp->conn, METRIC_MESSAGES_CONFIRMED_AMQP, untold);
         pop(channel, run);
         if (confirms->count == 0 || !is_done(slot_at(confirms, 0)))
