@@ -77,7 +77,9 @@ struct conn {
     uint8_t *input; /* not yet used by the face */
     size_t input_len;
     bool held, closed, blocked;
-    enum err publish_err; /* what publishes are answered with */
+    enum err publish_err;    /* what publishes are answered with */
+    bool publish_unanswered; /* the test itself says when they are confirmed */
+    uint64_t publish_seq;    /* the last publish's */
     int64_t now_ms, timer_ms;
     uint64_t random;
     uint32_t commands; /* of all kinds */
@@ -503,7 +505,8 @@ static void fake_append(struct conn *conn, const struct publish *publish, uint64
 
 static void fake_published(struct conn *conn, const struct publish *publish)
 {
-    if (publish->seq == 0)
+    conn->publish_seq = publish->seq;
+    if (publish->seq == 0 || conn->publish_unanswered)
         return;
     struct event event = {
         .type = EVENT_PUBLISHED, .err = conn->publish_err, .asker = {.channel = publish->channel}};
