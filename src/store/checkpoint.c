@@ -11,8 +11,10 @@
  *   LEAVE    rows before the mark leave the index; journal files and dead extents are freed
  *
  * When a step fails for want of room or memory, the half-made extent is removed, the core counts
- * what it handed out as changed again, and another attempt follows after a while. A failing disk
- * fails the store. A crash at any point leaves the previous checkpoint in force. */
+ * what it handed out as changed again, and another attempt follows after a while. So it is when the
+ * journal has no room to write what it accepted: the checkpoint would wait for it in WAIT, and the
+ * journal perhaps for the room that the half-made extent takes. A failing disk fails the store. A
+ * crash at any point leaves the previous checkpoint in force. */
 #include "store/checkpoint.h"
 
 #include "store/inside.h"
@@ -69,6 +71,12 @@ void checkpoint_stream_leaves(struct stream *stream)
         checkpoint->stream = NULL;
     if (stream->copied_end > stream->stored_end)
         stream->stored_end = stream->copied_end;
+}
+
+/* It has just asked for room and there was none. */
+static bool journal_stuck(const struct store *store)
+{
+    return journal_starves(store) && store->now_ms < store->journal.probe_at;
 }
 
 /* ---- Phases ---- */
@@ -194,6 +202,8 @@ static bool due(const struct store *store)
         store->now_ms < checkpoint->retry_at || position == store->extents.meta.position)
         return false;
     const struct segment *oldest = list_entry(store->journal.segments.next, struct segment, link);
+    if (journal_starves(store)) /* it could not end */
+        return false;
     return checkpoint->stopping ||
            (!list_empty(&store->journal.segments) && oldest->end <= position) ||
            store->extents.drained_bytes >= DRAINED_BYTES ||
@@ -217,6 +227,7 @@ static void stop_finish(struct store *store, enum err err)
     struct checkpoint *checkpoint = &store->checkpoint;
     void (*done)(void *ctx, enum err err) = checkpoint->stop_done;
     checkpoint->stopping = false;
+    store->stopped = true;
     done(checkpoint->stop_ctx, err);
 }
 
@@ -238,7 +249,7 @@ static void stop_advance(struct store *store)
         if (store_idle(store))
             stop_finish(store, store->failed);
     } else if (journal->written != journal->end) {
-        if (journal->full && store_idle(store))
+        if (journal_stuck(store) && store_idle(store)) /* what is confirmed is written */
             stop_finish(store, ERR_DISK_FULL);
         else
             store_flush(store, false);
@@ -277,6 +288,12 @@ static void phase_advance(struct store *store)
     if (store->failed != ERR_NONE || checkpoint->copy.busy || checkpoint->rewrite.busy ||
         checkpoint->commit.busy)
         return;
+    if (checkpoint->phase > CHECKPOINT_IDLE && checkpoint->phase < CHECKPOINT_COMMIT &&
+        journal_stuck(store)) {
+        checkpoint_failed(store, ERR_DISK_FULL);
+        store->journal.probe_at = store->now_ms; /* there may be room now */
+        return;
+    }
     switch (checkpoint->phase) {
     case CHECKPOINT_IDLE:
         break;
@@ -315,7 +332,7 @@ void checkpoint_advance(struct store *store)
     struct checkpoint *checkpoint = &store->checkpoint;
     phase_advance(store);
     bool waits = checkpoint->copy.busy || checkpoint->rewrite.busy || checkpoint->commit.busy ||
-                 checkpoint->phase == CHECKPOINT_WAIT;
+                 (checkpoint->phase == CHECKPOINT_WAIT && !journal_stuck(store));
     if (checkpoint->phase != CHECKPOINT_IDLE && store->failed == ERR_NONE) {
         if (!waits || store->journal.committed >= checkpoint->end)
             store_kick(store);

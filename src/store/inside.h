@@ -53,8 +53,10 @@ struct segment_job {
     struct segment *segment;
     struct disk_file *file; /* in: the file to grow, or NULL to make one; out: the file */
     uint64_t file_bytes;    /* size to reach */
+    uint64_t least_bytes;   /* size that is needed now: when the disk has no room for more */
     uint64_t got_bytes;     /* size reached */
-    bool recycle;           /* a spare file is waiting */
+    bool spare;             /* a spare file stands there */
+    bool spare_used;        /* out: not any more */
     bool busy;
 };
 
@@ -172,6 +174,7 @@ struct store {
     char *path;
     enum err failed;
     bool opening;   /* replay is under way */
+    bool stopped;   /* only to be destroyed: no request begins any more */
     int64_t now_ms; /* of the last tick */
     struct journal journal;
     struct block_log logs[2]; /* [0] volatile, [1] journal */
@@ -268,6 +271,8 @@ void journal_done(struct store *store);
 uint8_t *journal_reserve(struct store *store, size_t len, uint64_t *pos, enum err *err);
 void journal_commit(struct store *store, size_t len);
 void journal_flush(struct store *store);
+/* What was gathered cannot be written, for its file has no room and the disk has none. */
+bool journal_starves(const struct store *store);
 void journal_tick(struct store *store);
 
 /* segment.c: the journal's files */

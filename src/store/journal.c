@@ -195,7 +195,7 @@ static int parts_gather(struct store *store, struct iovec *parts, uint64_t *byte
 static void flush_start(struct store *store)
 {
     struct journal *journal = &store->journal;
-    if (journal->writing || store->failed != ERR_NONE || store->opening ||
+    if (journal->writing || store->failed != ERR_NONE || store->opening || store->stopped ||
         (journal->write_full && store->now_ms < journal->probe_at))
         return;
     frame_close(store);
@@ -273,6 +273,22 @@ void journal_flush(struct store *store)
         return;
     journal->wanted = true;
     flush_start(store);
+}
+
+bool journal_starves(const struct store *store)
+{
+    const struct journal *journal = &store->journal;
+    const struct block_log *log = &store->logs[true];
+    if (!(journal->grow_full || journal->write_full) || journal->writing || journal->job.busy ||
+        journal->written == journal->end)
+        return false;
+    if (journal->write_full)
+        return true;
+    uint32_t first = block_first_unwritten(log, journal->written);
+    if (first == log->used) /* all of it is in the open frame */
+        first--;
+    const struct block *block = log->ring[(log->head + first) & (log->slots - 1)];
+    return block->segment->file == NULL || block->end > block->segment->allocated;
 }
 
 void store_flush(struct store *store, bool lazy)

@@ -5,14 +5,17 @@
  *
  * A file gets its final name only when its header is synced, so a crash leaves at worst a
  * `journal-new`, which the next start removes. When the disk has no room the journal is `full`: it
- * refuses what does not fit into the blocks that it already has, and asks again once a second. */
+ * takes what was accepted already needs, if need be in place of the spare file or of a checkpoint's
+ * unfinished extent, refuses what does not fit into the blocks that it has, and asks again once a
+ * second. */
 #include "store/inside.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ROUND 4096u
+#define ROUND     4096u
+#define FULL_ROOM (128u * 1024) /* what is taken ahead when there is none for a whole step */
 
 static void path_in(const struct store *store, const char *name, char *out)
 {
@@ -38,6 +41,28 @@ static enum err folder_make(struct store *store)
     return err;
 }
 
+/* On a helper. A full disk: the spare file goes for it, then as much as is needed will do. */
+static enum err room_take(struct segment_job *job)
+{
+    struct store *store = job->store;
+    enum err err = disk_allocate(job->file, job->file_bytes);
+    if (err == ERR_DISK_FULL && job->spare && !job->spare_used) {
+        char spare[PATH_BYTES];
+        path_in(store, "journal-spare", spare);
+        enum err gone = disk_remove(store->config.disk, spare);
+        if (gone != ERR_NONE && gone != ERR_NOT_FOUND)
+            return gone;
+        job->spare_used = true;
+        err = disk_allocate(job->file, job->file_bytes);
+    }
+    uint64_t less = job->least_bytes + FULL_ROOM;
+    if (err == ERR_DISK_FULL && less < job->file_bytes)
+        err = disk_allocate(job->file, less);
+    if (err == ERR_DISK_FULL && job->least_bytes < job->file_bytes)
+        err = disk_allocate(job->file, job->least_bytes);
+    return err == ERR_NONE ? disk_size(job->file, &job->got_bytes) : err;
+}
+
 /* On a helper. */
 static enum err file_make(struct segment_job *job)
 {
@@ -49,19 +74,18 @@ static enum err file_make(struct segment_job *job)
     store_path(store, "journal", job->segment->start, final);
 
     enum err err = folder_make(store);
-    if (err == ERR_NONE && job->recycle)
+    if (err == ERR_NONE && job->spare) {
         err = disk_rename(disk, spare, fresh);
+        job->spare_used = err == ERR_NONE;
+    }
     if (err == ERR_NONE)
         err = disk_open(disk, fresh, true, &job->file);
     if (err != ERR_NONE)
         return err;
-    uint64_t bytes = 0;
     uint8_t header[JOURNAL_HEADER_BYTES];
     journal_header_put(
         header, &(struct journal_header){.cell = store->config.cell, .start = job->segment->start});
-    err = disk_size(job->file, &bytes);
-    if (err == ERR_NONE && bytes < job->file_bytes)
-        err = disk_allocate(job->file, job->file_bytes);
+    err = room_take(job);
     if (err == ERR_NONE)
         err = disk_write_sync(job->file, header, sizeof header, 0);
     if (err == ERR_NONE)
@@ -70,8 +94,6 @@ static enum err file_make(struct segment_job *job)
         err = disk_rename(disk, fresh, final);
     if (err == ERR_NONE)
         err = disk_sync_folder(disk, store->path);
-    if (err == ERR_NONE)
-        err = disk_size(job->file, &job->got_bytes);
     if (err != ERR_NONE) {
         disk_close(job->file);
         job->file = NULL;
@@ -87,21 +109,18 @@ static enum err file_make(struct segment_job *job)
 static void job_run(struct disk_op *op)
 {
     struct segment_job *job = list_entry(op, struct segment_job, op);
-    if (job->file == NULL) {
-        op->err = file_make(job);
-        return;
-    }
-    op->err = disk_allocate(job->file, job->file_bytes);
-    if (op->err == ERR_NONE)
-        op->err = disk_size(job->file, &job->got_bytes);
+    op->err = job->file == NULL ? file_make(job) : room_take(job);
 }
 
 void segment_full(struct store *store, bool *flag, bool value)
 {
     struct journal *journal = &store->journal;
     *flag = value;
-    if (value)
+    if (value) {
         journal->probe_at = store->now_ms + PROBE_MS;
+        if (store->checkpoint.phase != CHECKPOINT_IDLE || store->checkpoint.stopping)
+            store_kick(store); /* it may have room to give, or end without more of it */
+    }
     bool full = journal->grow_full || journal->write_full || journal->space_low;
     if (journal->full == full)
         return;
@@ -115,15 +134,15 @@ static void job_done(struct disk_op *op)
     struct store *store = job->store;
     struct segment *segment = job->segment;
     job->busy = false;
+    store->journal.spares -= job->spare_used;
     if (op->err == ERR_NONE) {
-        if (job->recycle)
-            store->journal.spares--;
         segment->file = job->file;
         segment->allocated = segment->start + job->got_bytes - JOURNAL_HEADER_BYTES;
-        segment_full(store, &store->journal.grow_full, false);
+        segment_full(store, &store->journal.grow_full, job->got_bytes < job->file_bytes);
+        if (store->journal.grow_full && segment == store->journal.current &&
+            store->journal.end > segment->allocated)
+            store->journal.probe_at = store->now_ms; /* more was accepted meanwhile */
     } else if (op->err == ERR_DISK_FULL) {
-        if (job->recycle) /* it was renamed and then removed */
-            store->journal.spares--;
         segment_full(store, &store->journal.grow_full, true);
     } else {
         store_fail(store, op->err);
@@ -134,8 +153,15 @@ static void job_done(struct disk_op *op)
         journal_flush(store);
 }
 
-/* How far a segment's file should reach: what is used, and a step ahead of it. */
-static uint64_t reach_wanted(const struct store *store, const struct segment *segment)
+static uint64_t round_up(const struct segment *segment, uint64_t position)
+{
+    return segment->start + ((position - segment->start + ROUND - 1) & ~(uint64_t)(ROUND - 1));
+}
+
+/* How far a segment's file should reach: what is used, and a step ahead of it. The least that will
+ * do on a full disk is what is used; half a file that nothing is in yet would help nobody. */
+static uint64_t reach_wanted(const struct store *store, const struct segment *segment,
+                             uint64_t *least_out)
 {
     const struct journal *journal = &store->journal;
     uint64_t used = segment->start, ahead = SEGMENT_STEP_FIRST;
@@ -150,17 +176,18 @@ static uint64_t reach_wanted(const struct store *store, const struct segment *se
     } else {
         ahead = SEGMENT_STEP;
     }
+    *least_out = round_up(segment, segment == journal->next ? used + ahead : used);
     uint64_t least = used + ahead / 2; /* no step before half of the last one is used */
     if (segment->file != NULL &&
         segment->allocated >= (least < segment->limit ? least : segment->limit))
         return segment->allocated;
     uint64_t reach = used + ahead < segment->limit ? used + ahead : segment->limit;
-    return segment->start + ((reach - segment->start + ROUND - 1) & ~(uint64_t)(ROUND - 1));
+    return round_up(segment, reach);
 }
 
 static bool job_start(struct store *store, struct segment *segment)
 {
-    uint64_t reach = reach_wanted(store, segment);
+    uint64_t least, reach = reach_wanted(store, segment, &least);
     if (segment->file != NULL && segment->allocated >= reach)
         return false;
     struct segment_job *job = &store->journal.job;
@@ -169,7 +196,8 @@ static bool job_start(struct store *store, struct segment *segment)
                                 .segment = segment,
                                 .file = segment->file,
                                 .file_bytes = JOURNAL_HEADER_BYTES + (reach - segment->start),
-                                .recycle = segment->file == NULL && store->journal.spares > 0,
+                                .least_bytes = JOURNAL_HEADER_BYTES + (least - segment->start),
+                                .spare = store->journal.spares > 0,
                                 .busy = true};
     disk_run(store->config.disk, job_run, &job->op);
     return true;

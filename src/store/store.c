@@ -66,6 +66,8 @@ int64_t store_deadline(const struct store *store, int64_t now_ms)
 {
     const struct journal *journal = &store->journal;
     int64_t deadline = INT64_MAX;
+    if (store->stopped)
+        return deadline;
     if (journal->lazy_at != 0)
         deadline = journal->lazy_at;
     if ((journal->grow_full || journal->write_full) && journal->probe_at < deadline)
@@ -211,6 +213,8 @@ void store_cancel(struct store *store)
 void store_tick(struct store *store, int64_t now_ms)
 {
     store->now_ms = now_ms;
+    if (store->stopped)
+        return;
     journal_tick(store);
     if (now_ms - store->swept_ms >= SWEEP_MS) {
         store->swept_ms = now_ms;

@@ -82,7 +82,9 @@ enum err store_open(const struct store_config *config, const struct store_handle
                     void *ctx, struct store **out);
 
 /* Begins an orderly stop: flushes, checkpoints everything (so that the next start replays nothing),
- * then calls done, from a loop turn. */
+ * then calls done, from a loop turn. On a full disk it may do without the checkpoint:
+ * ERR_DISK_FULL, and everything that was committed stands in the journal. After done no request
+ * begins any more, whatever is called: the store is only to be destroyed. */
 void store_stop(struct store *store, void (*done)(void *ctx, enum err err), void *ctx);
 /* No request of the store is under way. (A store that failed may still have some.) */
 bool store_idle(const struct store *store);

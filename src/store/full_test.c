@@ -1,0 +1,276 @@
+/* A full disk: whatever the store is at, a stop comes to an end, nothing confirmed is lost, and
+ * what can be given back makes room for the journal. */
+#include "store/rig.h"
+
+#include "store/state.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+struct world {
+    struct rig rig;
+    struct state_memory *memory;
+};
+
+static struct rig *world_create(struct world **out, uint64_t seed)
+{
+    struct world *world = calloc(1, sizeof *world);
+    assert_non_null(world);
+    rig_init(&world->rig, seed);
+    world->memory = state_memory_create();
+    world->rig.state = state_memory_backend(world->memory);
+    world->rig.size = 2000;
+    *out = world;
+    return &world->rig;
+}
+
+static void world_destroy(struct world *world)
+{
+    rig_done(&world->rig);
+    state_memory_destroy(world->memory);
+    free(world);
+}
+
+static void append(struct rig *rig, int count)
+{
+    for (int i = 0; i < count; i++)
+        assert_int_equal(rig_append(rig), ERR_NONE);
+}
+
+static void flush(struct rig *rig)
+{
+    store_flush(rig->store, false);
+    rig_settle(rig);
+}
+
+static bool file_stands(struct rig *rig, const char *part)
+{
+    for (int i = 0; i < DOUBLE_NAMES; i++) {
+        if (rig->disk->now[i].inode != NULL && strstr(rig->disk->now[i].path, part) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* So much more than the files hold now. */
+static void room_left(struct rig *rig, uint64_t bytes)
+{
+    rig->disk->capacity = double_used(rig->disk) + bytes;
+}
+
+/* Appends until the journal's file has no blocks for it, and that many more. */
+static void append_beyond_the_file(struct rig *rig, int count)
+{
+    const struct journal *journal = &rig->store->journal;
+    while (journal->end <= journal->current->allocated)
+        append(rig, 1);
+    append(rig, count);
+    store_flush(rig->store, false);
+}
+
+/* A new start, with room. What was confirmed must be there. */
+static void recovered(struct rig *rig, enum double_crash crash)
+{
+    uint64_t promised = rig->committed, appended = rig->appended;
+    rig_close(rig);
+    double_reboot(rig->disk, crash);
+    rig->disk->capacity = 0;
+    enum err err = rig_open(rig);
+    if (err != ERR_NONE)
+        print_message("%s\n", rig->problem);
+    assert_int_equal(err, ERR_NONE);
+    assert_in_range(rig_count(rig), promised, appended);
+    assert_true(rig_verify(rig) >= 0);
+    rig->appended = rig->committed = (uint64_t)rig_count(rig);
+    append(rig, 100);
+    flush(rig);
+    assert_int_equal(rig->committed, rig->appended);
+}
+
+static void checkpoint_begin(struct rig *rig)
+{
+    rig_tick(rig, 1);
+    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
+    assert_int_not_equal(rig->store->checkpoint.phase, CHECKPOINT_IDLE);
+}
+
+/* The disk has room for the extent that a checkpoint is about to complete, or for what was appended
+ * meanwhile, not for both. */
+static void checkpoint_and_journal_want_the_same_room(struct rig *rig)
+{
+    rig->segment_bytes = 64u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 3000);
+    flush(rig);
+    checkpoint_begin(rig);
+    while (rig->store->checkpoint.phase != CHECKPOINT_FINISH)
+        assert_true(double_turn(rig->disk));
+    append_beyond_the_file(rig, 1500);
+    room_left(rig, 1200000);
+    rig_settle(rig);
+    assert_true(rig->committed < rig->appended);
+}
+
+static void a_stop_ends_though_its_checkpoint_would_wait_for_a_journal_without_room(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    checkpoint_and_journal_want_the_same_room(rig);
+    rig->disk->capacity = 1; /* others take what the checkpoint gives back */
+    assert_int_equal(rig_stop(rig), ERR_DISK_FULL);
+    assert_false(file_stands(rig, "extent-"));
+    recovered(rig, DOUBLE_DROP);
+    world_destroy(world);
+}
+
+static void after_the_stop_no_request_begins(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    checkpoint_and_journal_want_the_same_room(rig);
+    rig->disk->capacity = 1;
+    store_stop(rig->store, rig_stopped, rig);
+    for (int i = 0; i < 100 && !rig->stopped; i++) {
+        rig_settle(rig);
+        rig_tick(rig, 1);
+    }
+    assert_true(rig->stopped);
+    rig->disk->capacity = 0; /* others may still be stopping for a while */
+    for (int i = 0; i < 5; i++) {
+        rig_tick(rig, (int64_t)rig->checkpoint_ms);
+        store_flush(rig->store, false);
+        assert_true(store_idle(rig->store));
+    }
+    assert_int_equal(store_deadline(rig->store, rig->now_ms), INT64_MAX);
+    recovered(rig, DOUBLE_DROP);
+    world_destroy(world);
+}
+
+static void a_checkpoint_gives_its_room_to_a_journal_that_has_none(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    checkpoint_and_journal_want_the_same_room(rig);
+    for (int i = 0; i < 5; i++) {
+        rig_tick(rig, PROBE_MS / 2);
+        rig_settle(rig);
+    }
+    assert_int_equal(rig->committed, rig->appended);
+    recovered(rig, DOUBLE_DROP);
+    world_destroy(world);
+}
+
+static void a_journal_without_room_for_a_step_takes_what_it_needs(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->segment_bytes = 64u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    append(rig, 1000);
+    flush(rig);
+    room_left(rig, 300000);
+    append_beyond_the_file(rig, 10);
+    rig_settle(rig);
+    rig_tick(rig, 1);
+    rig_settle(rig);
+    assert_int_equal(rig->committed, rig->appended);
+    assert_int_equal(rig->failed, ERR_DISK_FULL);
+    assert_int_equal(rig_trim(rig, 0, 1), ERR_NONE); /* settles still fit */
+    flush(rig);
+    assert_int_equal(store_committed(rig->store), store_end(rig->store));
+    recovered(rig, DOUBLE_DROP);
+    world_destroy(world);
+}
+
+static void a_spare_file_makes_room_for_the_journal(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->segment_bytes = 20u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    for (int i = 0; i < 1000 && !file_stands(rig, "journal-spare"); i++) {
+        append(rig, 50);
+        flush(rig);
+        for (uint64_t j = 0; j < RIG_STREAMS; j++)
+            assert_int_equal(rig_trim(rig, j, rig->streams[j].stream.next), ERR_NONE);
+        rig_tick(rig, 1);
+        rig_settle(rig);
+    }
+    assert_true(file_stands(rig, "journal-spare"));
+    room_left(rig, 0);
+    append_beyond_the_file(rig, 10);
+    for (int i = 0; i < 3; i++) {
+        rig_settle(rig);
+        rig_tick(rig, PROBE_MS);
+    }
+    rig_settle(rig);
+    assert_int_equal(rig->committed, rig->appended);
+    assert_false(file_stands(rig, "journal-spare"));
+    recovered(rig, DOUBLE_DROP);
+    world_destroy(world);
+}
+
+/* Appends and trims until the disk has no room, and on. */
+static void work(struct rig *rig, uint64_t random)
+{
+    for (int round = 0; round < 60; round++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        uint64_t dice = random >> 33;
+        for (uint64_t i = 0; i < dice % 64 && rig_append(rig) == ERR_NONE; i++)
+            continue;
+        struct stream *stream = &rig->streams[dice % RIG_STREAMS].stream;
+        if (dice / 64 % 3 == 0 && stream->next > stream->first)
+            (void)!rig_trim(rig, dice % RIG_STREAMS, stream->first + 1);
+        store_flush(rig->store, dice / 7 % 4 == 0);
+        for (uint64_t i = dice / 11 % 6; i > 0; i--)
+            double_turn(rig->disk);
+        rig_tick(rig, (int64_t)(dice / 17 % 50));
+    }
+}
+
+static void a_stop_ends_however_much_room_there_is(void **state)
+{
+    (void)state;
+    bool stopped_well = false, stopped_full = false;
+    for (uint64_t seed = 0; seed < 400; seed++) {
+        struct world *world;
+        struct rig *rig = world_create(&world, seed);
+        rig->disk->shuffle = seed % 2 == 1;
+        rig->segment_bytes = 300 * 1024;
+        rig->checkpoint_ms = 100;
+        assert_int_equal(rig_open(rig), ERR_NONE);
+        rig->disk->capacity = 700000 + seed * 7919;
+        work(rig, seed);
+        if (seed % 5 == 0)
+            room_left(rig, 0);
+        enum err err = rig_stop(rig);
+        assert_true(err == ERR_NONE || err == ERR_DISK_FULL);
+        stopped_well |= err == ERR_NONE;
+        stopped_full |= err == ERR_DISK_FULL;
+        recovered(rig, seed % 3 == 0 ? DOUBLE_KEEP : DOUBLE_DROP);
+        world_destroy(world);
+    }
+    assert_true(stopped_well && stopped_full);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stop_ends_though_its_checkpoint_would_wait_for_a_journal_without_room),
+        cmocka_unit_test(after_the_stop_no_request_begins),
+        cmocka_unit_test(a_checkpoint_gives_its_room_to_a_journal_that_has_none),
+        cmocka_unit_test(a_journal_without_room_for_a_step_takes_what_it_needs),
+        cmocka_unit_test(a_spare_file_makes_room_for_the_journal),
+        cmocka_unit_test(a_stop_ends_however_much_room_there_is),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
