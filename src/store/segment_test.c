@@ -1,5 +1,5 @@
-/* A full disk: whatever the store is at, a stop comes to an end, nothing confirmed is lost, and
- * what can be given back makes room for the journal. */
+/* Journal files and a full disk: whatever the store is at, a stop comes to an end, nothing
+ * confirmed is lost, and what can be given back makes room for the journal. */
 #include "store/rig.h"
 
 #include "store/state.h"
