@@ -2,7 +2,7 @@
  * The Kafka face under arbitrary input. The first byte chooses: bit 0, answers come from inside of
  * the commands; bit 1, the rest is cut into requests with a right header, so that fuzzing gets
  * behind the framing; bits 2 to 4, in how small pieces it arrives; bit 5, appends are refused; bit
- * 6, groups answer with errors. The fake broker asserts that reads and stops name partitions that
+ * 6, groups answer with errors; bit 7, answers come after all time limits. The fake broker asserts that reads and stops name partitions that
  * are there.
  */
 
@@ -140,12 +140,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     conn->at_once = choice & 1;
     conn->append_err = choice & 32 ? ERR_OUT_OF_ORDER : ERR_NONE;
     conn->group = choice & 64 ? group_refuses : group_answers;
+    conn->stuck = choice & 128 ? FAKE_ALL : 0;
     if (choice & 2)
         feed_requests(conn, data + 1, size - 1, piece);
     else
         feed(conn, data + 1, size - 1, piece);
     for (int i = 0; i < 8 && !conn->closed; i++)
         fake_time(conn, 300 * 1000);
+    fake_unstick(conn);
     fake_close(conn);
     return 0;
 }

@@ -359,6 +359,12 @@ static bool change_apply(struct change *change,
     }
 }
 
+/* Until it is answered. */
+static int16_t change_code(const struct change *change)
+{
+    return change->code != KAFKA_ERROR_NONE ? change->code : KAFKA_ERROR_REQUEST_TIMED_OUT;
+}
+
 static void change_end(struct change *change, uint32_t index, bool validate_only)
 {
     if (change->code != KAFKA_ERROR_NONE) {
@@ -410,7 +416,7 @@ static void alter_one(struct request *request, uint32_t index,
         request_fail(request, "no memory");
         return;
     }
-    out->error_code = change.code;
+    out->error_code = change_code(&change);
     out->error_message = change.problem;
     change_end(&change, index, validate_only);
 }
@@ -421,6 +427,7 @@ static void alter_start(struct request *request, const void *message)
     struct kafka_alter_configs_response *out = request_alloc(request, 1, sizeof *out);
     size_t count = (size_t)in->resources_count;
     request->state = out;
+    request_limit(request, TIMEOUT_MS_DEFAULT);
     if (out)
         *out = kafka_alter_configs_response_default;
     if (out == NULL ||
@@ -479,7 +486,7 @@ static void increment_one(struct request *request, uint32_t index,
         request_fail(request, "no memory");
         return;
     }
-    out->error_code = change.code;
+    out->error_code = change_code(&change);
     out->error_message = change.problem;
     change_end(&change, index, validate_only);
 }
@@ -490,6 +497,7 @@ static void increment_start(struct request *request, const void *message)
     struct kafka_incremental_alter_configs_response *out = request_alloc(request, 1, sizeof *out);
     size_t count = (size_t)in->resources_count;
     request->state = out;
+    request_limit(request, TIMEOUT_MS_DEFAULT);
     if (out)
         *out = kafka_incremental_alter_configs_response_default;
     if (out == NULL ||

@@ -11,8 +11,10 @@ enum { LENGTH_BYTES = 4 };
 static void *connection_open(struct conn *conn)
 {
     struct kafka *kafka = calloc(1, sizeof *kafka);
-    if (kafka)
-        kafka->conn = conn;
+    if (kafka == NULL)
+        return NULL;
+    kafka->conn = conn;
+    kafka->timer_ms = INT64_MAX;
     return kafka;
 }
 
@@ -53,8 +55,7 @@ static void connection_drained(void *self)
 
 static void connection_timer(void *self, int64_t now_ms)
 {
-    (void)self;
-    (void)now_ms;
+    requests_expire(self, now_ms);
 }
 
 static void connection_close(void *self, enum err err)

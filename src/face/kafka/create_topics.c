@@ -214,6 +214,7 @@ static bool topic_send(struct request *request, uint32_t index,
     be64_put(command.catalog->uuid, conn_random(conn));
     be64_put(command.catalog->uuid + 8, conn_random(conn));
     out->num_partitions = (int32_t)partitions;
+    out->error_code = KAFKA_ERROR_REQUEST_TIMED_OUT; /* if it will be */
     catalog_send(request, index, &command);
     return true;
 }
@@ -252,6 +253,7 @@ static void start(struct request *request, const void *message)
         request_fail(request, "no memory");
         return;
     }
+    request_limit(request, in->timeout_ms);
     create->in = in;
     create->response = kafka_create_topics_response_default;
     create->response.topics = topics;

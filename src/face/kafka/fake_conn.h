@@ -16,6 +16,8 @@
 
 enum { FAKE_PARTITIONS = 64, FAKE_READS = 1024, FAKE_CELLS = 2 };
 
+#define FAKE_ALL UINT64_MAX
+
 struct fake_partition {
     uint64_t id, first, next;
     struct entry *entries;
@@ -43,6 +45,11 @@ struct conn {
     uint8_t *input; /* not yet used by the face */
     size_t input_len;
     bool held, closed, at_once;
+    uint64_t stuck; /* commands to that object (FAKE_ALL: to any) are answered by fake_unstick */
+    bool sticks;    /* the command under way is one of them */
+    struct event *late;
+    uint32_t late_count, late_capacity;
+    int64_t timer_at;
     size_t pending; /* what conn_output_pending says */
     int64_t now_ms;
     uint64_t random, producer_ids;
@@ -122,6 +129,11 @@ void conn_resume(struct conn *conn)
     conn->held = false;
 }
 
+void conn_timer(struct conn *conn, int64_t at_ms)
+{
+    conn->timer_at = at_ms;
+}
+
 int64_t conn_now_ms(const struct conn *conn)
 {
     return conn->now_ms;
@@ -191,19 +203,27 @@ uint32_t conn_cells(const struct conn *conn)
 
 /* ---- The broker ---- */
 
+static void fake_push(struct event **events, uint32_t *count, uint32_t *capacity,
+                      const struct event *event)
+{
+    if (*count == *capacity) {
+        *capacity = *capacity ? *capacity * 2 : 64;
+        *events = realloc(*events, *capacity * sizeof **events);
+        assert(*events);
+    }
+    (*events)[(*count)++] = *event;
+}
+
 static void fake_event(struct conn *conn, const struct event *event)
 {
-    if (conn->at_once) {
+    if (conn->sticks && event->type == EVENT_ANSWER) {
+        fake_push(&conn->late, &conn->late_count, &conn->late_capacity, event);
+    } else if (conn->at_once) {
         conn->face->event(conn->self, event);
         parts_destroy(event->parts);
-        return;
+    } else {
+        fake_push(&conn->events, &conn->event_count, &conn->event_capacity, event);
     }
-    if (conn->event_count == conn->event_capacity) {
-        conn->event_capacity = conn->event_capacity ? conn->event_capacity * 2 : 64;
-        conn->events = realloc(conn->events, conn->event_capacity * sizeof *conn->events);
-        assert(conn->events);
-    }
-    conn->events[conn->event_count++] = *event;
 }
 
 static struct fake_partition *fake_partition(struct conn *conn, uint64_t id)
@@ -419,6 +439,7 @@ static void fake_group(struct conn *conn, const struct command *command)
 void conn_command(struct conn *conn, const struct command *command)
 {
     struct event event = {.type = EVENT_ANSWER, .asker = command->asker};
+    conn->sticks = conn->stuck == FAKE_ALL || (conn->stuck != 0 && conn->stuck == command->object);
     switch (command->type) {
     case COMMAND_CATALOG:
         fake_catalog(conn, command);
@@ -448,6 +469,7 @@ static inline struct conn *fake_open(const struct face *face)
                                         .auto_create_topics = true,
                                         .cluster_name = "weir@test",
                                         .version = "0"};
+    conn->timer_at = INT64_MAX;
     conn->catalog = catalog_create();
     assert(conn->catalog);
     conn->self = face->open(conn);
@@ -508,6 +530,26 @@ static inline void fake_input(struct conn *conn, const void *data, size_t len)
 static inline void fake_time(struct conn *conn, int64_t ms)
 {
     conn->now_ms += ms;
+    if (conn->timer_at <= conn->now_ms) {
+        conn->timer_at = INT64_MAX;
+        conn->face->timer(conn->self, conn->now_ms);
+    }
+    fake_run(conn);
+}
+
+static inline void fake_late(struct conn *conn)
+{
+    conn->stuck = 0;
+    conn->sticks = false;
+    for (uint32_t i = 0; i < conn->late_count; i++)
+        fake_push(&conn->events, &conn->event_count, &conn->event_capacity, &conn->late[i]);
+    conn->late_count = 0;
+}
+
+/* What was stuck is answered after all. */
+static inline void fake_unstick(struct conn *conn)
+{
+    fake_late(conn);
     fake_run(conn);
 }
 
@@ -516,7 +558,9 @@ static inline void fake_close(struct conn *conn)
     conn->closed = true;
     conn->face->close(conn->self, ERR_NONE);
     conn->self = NULL;
+    fake_late(conn);
     fake_events(conn);
+    free(conn->late);
     for (uint32_t i = 0; i < conn->partition_count; i++) {
         for (uint32_t k = 0; k < conn->partitions[i].count; k++)
             buf_unref(conn->partitions[i].entries[k].buf);

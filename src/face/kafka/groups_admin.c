@@ -222,6 +222,7 @@ static void delete_start(struct request *request, const void *message)
         request_fail(request, "no memory");
         return;
     }
+    request_limit(request, TIMEOUT_MS_DEFAULT);
     out->results_count = in->groups_names_count;
     for (size_t i = 0; i < count; i++) {
         out->results[i] = kafka_delete_groups_response_result_default;
@@ -229,17 +230,19 @@ static void delete_start(struct request *request, const void *message)
     }
     for (size_t i = 0; i < count && request->stage == REQUEST_RUNNING; i++) {
         struct group_command command;
-        if (group_begin(&command, GROUP_DELETE, in->groups_names[i]))
-            group_send(request, (uint32_t)i, &command);
-        else
+        if (!group_begin(&command, GROUP_DELETE, in->groups_names[i])) {
             request_fail(request, "no memory");
+            return;
+        }
+        out->results[i].error_code = KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE; /* if time is over */
+        group_send(request, (uint32_t)i, &command);
     }
 }
 
 static void delete_answer(struct request *request, uint32_t index, const struct event *event)
 {
     struct kafka_delete_groups_response *out = request->state;
-    out->results[index].error_code = err_kafka(event->err);
+    out->results[index].error_code = coordinator_code(event->err);
 }
 
 const struct handler delete_groups_handler = {.key = KAFKA_DELETE_GROUPS,

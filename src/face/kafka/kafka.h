@@ -7,6 +7,10 @@
  * requests_send encodes it once everything before it has left. Requests run at the same time, their
  * responses leave strictly in the order in which the requests came.
  *
+ * What waits for the disk has a time limit (request_limit): then `finish` comes before the last
+ * answer, and what is not answered says what `start` put there before it asked. Answers that come
+ * later find their request finished, or gone, and are dropped.
+ *
  * Answers may come from inside of request_command. What `answer` needs stands ready before. */
 #ifndef WEIR_FACE_KAFKA_KAFKA_H
 #define WEIR_FACE_KAFKA_KAFKA_H
@@ -25,7 +29,10 @@ enum {
     REQUEST_ARENA_BYTES = 2048,
     REQUEST_ARENA_BYTES_MAX = 64 << 20,
     SMALL_REQUEST_BYTES_MAX = 16 << 20, /* of any API but Produce */
-    OUTPUT_BYTES_MAX = 4 << 20,         /* above it no further request is taken */
+    TIMEOUT_MS_MIN = 100, /* a sync is no replica that lags: even a client in a hurry waits */
+    TIMEOUT_MS_DEFAULT =
+        5000, /* where the protocol names none; Kafka's offsets.commit.timeout.ms */
+    OUTPUT_BYTES_MAX = 4 << 20, /* above it no further request is taken */
     NODE_ID = 1,
     LEADER_EPOCH = 0,
     GROUP_PARTS_BYTES_MAX = 32 << 20,
@@ -69,7 +76,8 @@ struct request {
     int16_t version; /* of the response too */
     int32_t correlation_id;
     uint32_t sequence;
-    uint32_t waiting; /* answers that must come before finish */
+    uint32_t waiting;    /* answers that must come before finish */
+    int64_t deadline_ms; /* ... or this time; INT64_MAX: none */
     enum request_stage stage;
     bool closes;            /* the connection ends behind it */
     struct slice client_id; /* in the arena; may be null */
@@ -94,6 +102,8 @@ struct kafka {
     struct request *spare;
     uint32_t spare_count;
     uint32_t hurriable; /* requests in flight that can be hurried */
+    uint32_t late;      /* answers to come that nobody waits for */
+    int64_t timer_ms;   /* the connection's timer; INT64_MAX: not set */
     enum sasl_stage sasl;
     bool held, closing, sending;
 };
@@ -104,6 +114,9 @@ struct kafka {
 void request_command(struct request *request, uint32_t index, struct command *command);
 /* A command that has no answer of its own (READ_STOP); names the one of that index. */
 void request_tell(struct request *request, uint32_t index, struct command *command);
+/* From now on the request waits for so long at the most. Its `finish` must take a state in which
+ * any of the answers is missing. */
+void request_limit(struct request *request, int32_t timeout_ms);
 /* The response, in the arena. Sent at its turn. */
 void request_respond(struct request *request, const void *response);
 void request_silent(struct request *request);
@@ -114,6 +127,8 @@ void request_fail(struct request *request, const char *why);
 void request_take(struct kafka *kafka, struct slice frame);
 /* Where an event belongs. */
 void request_event(struct kafka *kafka, const struct event *event);
+/* Finishes the requests whose time is over. */
+void requests_expire(struct kafka *kafka, int64_t now_ms);
 /* Sends every response whose turn has come. */
 void requests_send(struct kafka *kafka);
 /* The connection is gone. */
@@ -147,6 +162,10 @@ bool uuid_is_zero(const struct kafka_uuid *id);
 /* NONE, or why a client that thinks it is in that epoch (-1: does not say) is refused. */
 int16_t epoch_check(int32_t current_leader_epoch);
 bool slice_is(struct slice slice, const char *text);
+
+/* What a group's coordinator says: one whose disk is full is as good as away, and clients know what
+ * to do then. */
+int16_t coordinator_code(enum err err);
 
 /* A group's command, with the request's parts in an arena that goes along. */
 struct group_command {

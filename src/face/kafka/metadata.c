@@ -24,7 +24,10 @@ static bool topic_make(struct request *request, uint32_t index, struct slice nam
     struct catalog_command command;
     if (!catalog_begin(&command, CATALOG_CREATE_TOPIC, name))
         return false;
+    const struct metadata *state = request->state;
     struct conn *conn = request->kafka->conn;
+    request_limit(request, TIMEOUT_MS_DEFAULT);
+    state->errors[index] = KAFKA_ERROR_LEADER_NOT_AVAILABLE; /* if time is over */
     command.catalog->partitions = conn_config(conn)->default_partitions;
     be64_put(command.catalog->uuid, conn_random(conn));
     be64_put(command.catalog->uuid + 8, conn_random(conn));
@@ -61,8 +64,8 @@ static void start(struct request *request, const void *message)
 static void answer(struct request *request, uint32_t index, const struct event *event)
 {
     struct metadata *state = request->state;
-    if (event->err != ERR_NONE && event->err != ERR_EXISTS)
-        state->errors[index] = err_kafka(event->err);
+    state->errors[index] =
+        event->err == ERR_EXISTS ? KAFKA_ERROR_NONE : (int16_t)err_kafka(event->err);
 }
 
 /* ---- The response ---- */

@@ -14,6 +14,16 @@ struct asked_offsets {
     uint32_t count;
 };
 
+/* The command goes. */
+static void codes_await(struct request *request, struct group_command *command)
+{
+    struct asked_offsets *asked = request->state;
+    request_limit(request, TIMEOUT_MS_DEFAULT);
+    for (uint32_t i = 0; i < asked->count; i++)
+        *asked->codes[i] = KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE; /* if time is over */
+    group_send(request, 0, command);
+}
+
 static void codes_answer(struct request *request, uint32_t index, const struct event *event)
 {
     (void)index;
@@ -23,7 +33,7 @@ static void codes_answer(struct request *request, uint32_t index, const struct e
         enum err err = event->err;
         if (err == ERR_NONE && answer && i < answer->offset_count)
             err = answer->offsets[i].err;
-        *asked->codes[i] = err_kafka(err);
+        *asked->codes[i] = coordinator_code(err);
     }
 }
 
@@ -125,7 +135,7 @@ static void commit_start(struct request *request, const void *message)
     } else if (asked->count == 0 && in->topics_count > 0) {
         group_abandon(&command); /* nothing of it may be stored */
     } else {
-        group_send(request, 0, &command);
+        codes_await(request, &command);
     }
 }
 
@@ -203,7 +213,7 @@ static void delete_start(struct request *request, const void *message)
         group_abandon(&command);
         request_fail(request, "no memory");
     } else {
-        group_send(request, 0, &command);
+        codes_await(request, &command);
     }
 }
 
@@ -214,7 +224,7 @@ static void delete_answer(struct request *request, uint32_t index, const struct 
     if (event->err == ERR_NONE)
         codes_answer(request, index, event);
     else
-        out->error_code = err_kafka(event->err);
+        out->error_code = coordinator_code(event->err);
 }
 
 const struct handler offset_delete_handler = {.key = KAFKA_OFFSET_DELETE,

@@ -1,7 +1,8 @@
 /* Produce: each partition's batch is checked here (shape, CRC, size) and handed on as it is; the
- * cell decides its offset and answers when it is safe. The batch is not copied here, except that
- * one of a topic with LogAppendTime must be stamped, and not unpacked, except that each record of
- * a compacted topic needs a key. */
+ * cell decides its offset and answers when it is safe, or the client is told that its time is over:
+ * the batch may still become safe then, and is known again when the producer is idempotent and
+ * sends it once more. The batch is not copied here, except that one of a topic with LogAppendTime
+ * must be stamped, and not unpacked, except that each record of a compacted topic needs a key. */
 #include "face/kafka/kafka.h"
 
 #include "codec/kafka_inflate.h"
@@ -20,18 +21,14 @@ enum {
 struct produce {
     struct kafka_produce_response response;
     struct kafka_produce_response_partition *partitions; /* of all topics, one after the other */
+    uint32_t partition_count;
     int16_t acks;
-    uint32_t refused; /* partitions with an error */
 };
 
-static void partition_refuse(struct produce *produce,
-                             struct kafka_produce_response_partition *partition, int16_t code,
+static void partition_refuse(struct kafka_produce_response_partition *partition, int16_t code,
                              const char *why)
 {
-    produce->refused++;
     partition->error_code = code;
-    partition->base_offset = -1;
-    partition->log_append_time_ms = -1;
     if (why)
         partition->error_message = slice_of(why);
 }
@@ -85,7 +82,7 @@ static int16_t batch_check(const struct request *request, const struct topic *to
 static void batch_send(struct request *request, uint32_t index, uint64_t partition,
                        const struct kafka_batch *batch, struct slice data, int64_t max_time_ms)
 {
-    const struct produce *produce = request->state;
+    struct produce *produce = request->state;
     struct command command = {.type = COMMAND_APPEND, .object = partition, .data = data};
     command.append.producer_id = batch->producer_id;
     command.append.producer_epoch = batch->producer_epoch;
@@ -94,10 +91,12 @@ static void batch_send(struct request *request, uint32_t index, uint64_t partiti
     command.append.max_time_ms = max_time_ms;
     command.append.wait_commit = produce->acks != ACKS_NONE;
     command.append.silent = produce->acks == ACKS_NONE;
-    if (command.append.silent)
+    if (command.append.silent) {
         request_tell(request, index, &command);
-    else
+    } else {
+        produce->partitions[index].error_code = KAFKA_ERROR_REQUEST_TIMED_OUT; /* if it will be */
         request_command(request, index, &command);
+    }
     conn_count(request->kafka->conn, METRIC_MESSAGES_RECEIVED_KAFKA, batch->records_count);
 }
 
@@ -128,18 +127,18 @@ static void partition_produce(struct request *request, uint32_t index, const str
         int16_t code = topic == NULL && request->version >= IDS_SINCE
                            ? KAFKA_ERROR_UNKNOWN_TOPIC_ID
                            : KAFKA_ERROR_UNKNOWN_TOPIC_OR_PARTITION;
-        partition_refuse(produce, partition, code, NULL);
+        partition_refuse(partition, code, NULL);
         return;
     }
     struct kafka_batch batch;
     const char *why = NULL;
     int16_t code = batch_check(request, topic, records, &batch, &why);
     if (code != KAFKA_ERROR_NONE)
-        partition_refuse(produce, partition, code, why);
+        partition_refuse(partition, code, why);
     else if (!topic->options.log_append_time)
         batch_send(request, index, id, &batch, batch.bytes, batch.max_timestamp_ms);
     else if (!batch_send_stamped(request, index, id, &batch))
-        partition_refuse(produce, partition, KAFKA_ERROR_UNKNOWN_SERVER_ERROR, NULL);
+        partition_refuse(partition, KAFKA_ERROR_UNKNOWN_SERVER_ERROR, NULL);
 }
 
 /* The response's topics and partitions, as yet without outcomes. False: no memory. */
@@ -158,6 +157,7 @@ static bool response_lay_out(struct request *request, const struct kafka_produce
         return false;
     produce->acks = in->acks;
     produce->partitions = partitions;
+    produce->partition_count = (uint32_t)count;
     produce->response = kafka_produce_response_default;
     produce->response.topics = topics;
     produce->response.topics_count = in->topics_count;
@@ -186,6 +186,8 @@ static void start(struct request *request, const void *message)
         return;
     }
     struct produce *produce = request->state;
+    if (in->acks != ACKS_NONE)
+        request_limit(request, in->timeout_ms);
     bool acks_valid = in->acks == ACKS_NONE || in->acks == ACKS_LEADER || in->acks == ACKS_ALL;
     uint32_t index = 0;
     for (int32_t i = 0; i < in->topics_count; i++) {
@@ -197,8 +199,8 @@ static void start(struct request *request, const void *message)
             if (acks_valid)
                 partition_produce(request, index, topic, asked->partitions[k].records);
             else
-                partition_refuse(produce, &produce->partitions[index],
-                                 KAFKA_ERROR_INVALID_REQUIRED_ACKS, NULL);
+                partition_refuse(&produce->partitions[index], KAFKA_ERROR_INVALID_REQUIRED_ACKS,
+                                 NULL);
         }
     }
 }
@@ -207,24 +209,30 @@ static void answer(struct request *request, uint32_t index, const struct event *
 {
     struct produce *produce = request->state;
     struct kafka_produce_response_partition *partition = &produce->partitions[index];
-    if (event->err != ERR_NONE) {
-        partition_refuse(produce, partition, err_kafka(event->err), NULL);
-        return;
-    }
+    partition->error_code = err_kafka(event->err);
     partition->base_offset = (int64_t)event->value;
 }
 
 static void finish(struct request *request)
 {
     struct produce *produce = request->state;
-    conn_count(request->kafka->conn, METRIC_KAFKA_ERRORS_PRODUCE, produce->refused);
+    uint32_t refused = 0;
+    for (uint32_t i = 0; i < produce->partition_count; i++) {
+        struct kafka_produce_response_partition *partition = &produce->partitions[i];
+        if (partition->error_code == KAFKA_ERROR_NONE)
+            continue;
+        refused++;
+        partition->base_offset = -1;
+        partition->log_append_time_ms = -1;
+    }
+    conn_count(request->kafka->conn, METRIC_KAFKA_ERRORS_PRODUCE, refused);
     if (produce->acks != ACKS_NONE) {
         request_respond(request, &produce->response);
         return;
     }
     request_silent(request);
     /* Nobody would learn of the error: ending the connection makes the client look again. */
-    if (produce->refused) {
+    if (refused) {
         conn_log(request->kafka->conn, "info",
                  "event=\"connection ended\" reason=\"an unacknowledged Produce failed\"");
         request->closes = true;

@@ -20,6 +20,8 @@ static void start(struct request *request, const void *message)
         return;
     }
     struct command command = {.type = COMMAND_PRODUCER_ID};
+    request_limit(request, TIMEOUT_MS_DEFAULT);
+    out->error_code = KAFKA_ERROR_COORDINATOR_LOAD_IN_PROGRESS; /* if time is over: "try again" */
     request_command(request, 0, &command);
 }
 
@@ -27,10 +29,11 @@ static void answer(struct request *request, uint32_t index, const struct event *
 {
     (void)index;
     struct kafka_init_producer_id_response *out = request->state;
-    if (event->err != ERR_NONE) {
-        out->error_code = err_kafka(event->err);
+    if (event->err == ERR_DISK_FULL || event->err == ERR_IO)
+        return; /* this one is retried too, which not every client does with others */
+    out->error_code = err_kafka(event->err);
+    if (event->err != ERR_NONE)
         return;
-    }
     out->producer_id = (int64_t)event->value;
     out->producer_epoch = 0;
 }

@@ -67,7 +67,8 @@ static struct request *request_create(struct kafka *kafka)
         arena_init(&request->arena, REQUEST_ARENA_BYTES, REQUEST_ARENA_BYTES_MAX);
     }
     struct arena arena = request->arena;
-    *request = (struct request){.kafka = kafka, .arena = arena, .sequence = kafka->next_sequence};
+    *request = (struct request){
+        .kafka = kafka, .arena = arena, .sequence = kafka->next_sequence, .deadline_ms = INT64_MAX};
     kafka->requests[kafka->next_sequence++ % REQUESTS_MAX] = request;
     return request;
 }
@@ -120,6 +121,49 @@ static void request_progress(struct request *request)
     request->handler->finish(request);
     requests_send(request->kafka);
 }
+
+/* ---- Time limits ---- */
+
+static void timer_set(struct kafka *kafka, int64_t at_ms)
+{
+    if (at_ms >= kafka->timer_ms)
+        return;
+    kafka->timer_ms = at_ms;
+    conn_timer(kafka->conn, at_ms);
+}
+
+void request_limit(struct request *request, int32_t timeout_ms)
+{
+    if (timeout_ms < TIMEOUT_MS_MIN)
+        timeout_ms = TIMEOUT_MS_MIN;
+    request->deadline_ms = conn_now_ms(request->kafka->conn) + timeout_ms;
+    timer_set(request->kafka, request->deadline_ms);
+}
+
+/* The timer is not moved when requests are done, so it mostly finds nothing to do: that is cheaper
+ * than to move it for each of them. */
+void requests_expire(struct kafka *kafka, int64_t now_ms)
+{
+    int64_t next_ms = INT64_MAX;
+    kafka->timer_ms = INT64_MAX;
+    for (uint32_t sequence = kafka->oldest; sequence != kafka->next_sequence; sequence++) {
+        struct request *request = kafka->requests[sequence % REQUESTS_MAX];
+        if (request->stage != REQUEST_RUNNING || request->waiting == 0)
+            continue;
+        if (request->deadline_ms > now_ms) {
+            next_ms = request->deadline_ms < next_ms ? request->deadline_ms : next_ms;
+            continue;
+        }
+        conn_log(kafka->conn, "debug", "event=\"request timed out\" api=%s", request->api->name);
+        kafka->late += request->waiting;
+        request->waiting = 0;
+        request->handler->finish(request);
+    }
+    timer_set(kafka, next_ms);
+    requests_send(kafka);
+}
+
+/* ---- Outcomes ---- */
 
 void request_respond(struct request *request, const void *response)
 {
@@ -413,8 +457,14 @@ void request_event(struct kafka *kafka, const struct event *event)
 {
     uint32_t sequence = (uint32_t)(event->asker.tag >> 32);
     struct request *request = kafka->requests[sequence % REQUESTS_MAX];
-    /* Each answer comes once, and a request stays until it has them all. */
-    assert(request && request->sequence == sequence);
+    /* Each answer comes once, and a request stays until it has them all, or its time is over. */
+    if (request == NULL || request->sequence != sequence || request->waiting == 0) {
+        assert(kafka->late > 0);
+        kafka->late--;
+        if (event->type == EVENT_READ)
+            read_release(kafka, event);
+        return;
+    }
     if (request->stage == REQUEST_RUNNING)
         request->handler->answer(request, (uint32_t)event->asker.tag, event);
     else if (event->type == EVENT_READ)

@@ -163,6 +163,159 @@ static void a_slow_reader_is_not_served_more(void **state)
     assert_int_equal(responses(conn), 2);
 }
 
+/* ---- Time limits ---- */
+
+static void administration_is_answered_in_its_time(void **state)
+{
+    struct conn *conn = *state;
+    topic_create(conn, "t", 1);
+    conn->stuck = FAKE_ALL;
+
+    struct kafka_create_topics_request_topic made = kafka_create_topics_request_topic_default;
+    struct kafka_create_topics_request create = kafka_create_topics_request_default;
+    made.name = slice_of("new");
+    made.num_partitions = made.replication_factor = 1;
+    create.topics = &made;
+    create.topics_count = 1;
+    create.timeout_ms = 2000;
+    send_request(conn, KAFKA_CREATE_TOPICS, 7, 1, &create);
+
+    struct kafka_create_partitions_request_topic grown =
+        kafka_create_partitions_request_topic_default;
+    struct kafka_create_partitions_request grow = kafka_create_partitions_request_default;
+    grown.name = slice_of("t");
+    grown.count = 3;
+    grown.assignments_count = -1;
+    grow.topics = &grown;
+    grow.topics_count = 1;
+    grow.timeout_ms = 2000;
+    send_request(conn, KAFKA_CREATE_PARTITIONS, 3, 2, &grow);
+
+    struct kafka_delete_records_request_partition trimmed =
+        kafka_delete_records_request_partition_default;
+    struct kafka_delete_records_request_topic trims = kafka_delete_records_request_topic_default;
+    struct kafka_delete_records_request trim = kafka_delete_records_request_default;
+    trims.name = slice_of("t");
+    trims.partitions = &trimmed;
+    trims.partitions_count = 1;
+    trim.topics = &trims;
+    trim.topics_count = 1;
+    trim.timeout_ms = 2000;
+    send_request(conn, KAFKA_DELETE_RECORDS, 2, 3, &trim);
+
+    struct kafka_delete_topics_request_topic deleted = kafka_delete_topics_request_topic_default;
+    struct kafka_delete_topics_request delete = kafka_delete_topics_request_default;
+    deleted.name = slice_of("t");
+    delete.topics = &deleted;
+    delete.topics_count = 1;
+    delete.timeout_ms = 2000;
+    send_request(conn, KAFKA_DELETE_TOPICS, 6, 4, &delete);
+
+    fake_time(conn, 1999);
+    assert_int_equal(responses(conn), 0);
+    fake_time(conn, 1);
+    const struct kafka_create_topics_response *create_out =
+        receive(conn, KAFKA_CREATE_TOPICS, 7, 1);
+    assert_int_equal(create_out->topics[0].error_code, KAFKA_ERROR_REQUEST_TIMED_OUT);
+    const struct kafka_create_partitions_response *grow_out =
+        receive(conn, KAFKA_CREATE_PARTITIONS, 3, 2);
+    assert_int_equal(grow_out->results[0].error_code, KAFKA_ERROR_REQUEST_TIMED_OUT);
+    const struct kafka_delete_records_response *trim_out =
+        receive(conn, KAFKA_DELETE_RECORDS, 2, 3);
+    assert_int_equal(trim_out->topics[0].partitions[0].error_code, KAFKA_ERROR_REQUEST_TIMED_OUT);
+    const struct kafka_delete_topics_response *delete_out =
+        receive(conn, KAFKA_DELETE_TOPICS, 6, 4);
+    assert_int_equal(delete_out->results[0].error_code, KAFKA_ERROR_REQUEST_TIMED_OUT);
+    fake_unstick(conn);
+    assert_int_equal(responses(conn), 0);
+}
+
+static void offset_commit_send(struct conn *conn, int32_t id)
+{
+    struct kafka_offset_commit_request_partition partition =
+        kafka_offset_commit_request_partition_default;
+    struct kafka_offset_commit_request_topic topic = kafka_offset_commit_request_topic_default;
+    struct kafka_offset_commit_request in = kafka_offset_commit_request_default;
+    in.group_id = slice_of("g");
+    topic.name = slice_of("t");
+    topic.partitions = &partition;
+    topic.partitions_count = 1;
+    in.topics = &topic;
+    in.topics_count = 1;
+    send_request(conn, KAFKA_OFFSET_COMMIT, 8, id, &in);
+}
+
+static int16_t offset_commit_code(struct conn *conn, int32_t id)
+{
+    const struct kafka_offset_commit_response *out = receive(conn, KAFKA_OFFSET_COMMIT, 8, id);
+    return out->topics[0].partitions[0].error_code;
+}
+
+static void what_the_protocol_gives_no_time_for_is_answered_after_a_while(void **state)
+{
+    struct conn *conn = *state;
+    topic_create(conn, "t", 1);
+    conn->stuck = FAKE_ALL;
+    offset_commit_send(conn, 1);
+    struct kafka_init_producer_id_request id = kafka_init_producer_id_request_default;
+    send_request(conn, KAFKA_INIT_PRODUCER_ID, 4, 2, &id);
+    struct slice name = slice_of("g");
+    struct kafka_delete_groups_request delete = kafka_delete_groups_request_default;
+    delete.groups_names = &name;
+    delete.groups_names_count = 1;
+    send_request(conn, KAFKA_DELETE_GROUPS, 2, 3, &delete);
+    struct kafka_alter_configs_request_resource resource =
+        kafka_alter_configs_request_resource_default;
+    struct kafka_alter_configs_request alter = kafka_alter_configs_request_default;
+    resource.resource_type = 2;
+    resource.resource_name = slice_of("t");
+    alter.resources = &resource;
+    alter.resources_count = 1;
+    send_request(conn, KAFKA_ALTER_CONFIGS, 2, 4, &alter);
+    struct kafka_metadata_request_topic asked = kafka_metadata_request_topic_default;
+    struct kafka_metadata_request metadata = kafka_metadata_request_default;
+    asked.name = slice_of("new"); /* the topic comes, its answer does not */
+    metadata.topics = &asked;
+    metadata.topics_count = 1;
+    send_request(conn, KAFKA_METADATA, 9, 5, &metadata);
+
+    fake_time(conn, TIMEOUT_MS_DEFAULT - 1);
+    assert_int_equal(responses(conn), 0);
+    fake_time(conn, 1);
+    assert_int_equal(offset_commit_code(conn, 1), KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
+    const struct kafka_init_producer_id_response *id_out =
+        receive(conn, KAFKA_INIT_PRODUCER_ID, 4, 2);
+    assert_int_equal(id_out->error_code, KAFKA_ERROR_COORDINATOR_LOAD_IN_PROGRESS);
+    const struct kafka_delete_groups_response *delete_out =
+        receive(conn, KAFKA_DELETE_GROUPS, 2, 3);
+    assert_int_equal(delete_out->results[0].error_code, KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
+    const struct kafka_alter_configs_response *alter_out = receive(conn, KAFKA_ALTER_CONFIGS, 2, 4);
+    assert_int_equal(alter_out->results[0].error_code, KAFKA_ERROR_REQUEST_TIMED_OUT);
+    const struct kafka_metadata_response *metadata_out = receive(conn, KAFKA_METADATA, 9, 5);
+    assert_int_equal(metadata_out->topics[0].error_code, KAFKA_ERROR_NONE);
+    fake_unstick(conn);
+    assert_int_equal(responses(conn), 0);
+    offset_commit_send(conn, 6);
+    assert_int_equal(offset_commit_code(conn, 6), KAFKA_ERROR_NONE);
+}
+
+static void group_disk_full(struct conn *conn, const struct group_request *request,
+                            struct event *event)
+{
+    (void)conn;
+    (void)request;
+    event->err = ERR_DISK_FULL;
+}
+
+static void a_commit_on_a_full_disk_is_refused_in_words_that_clients_retry(void **state)
+{
+    struct conn *conn = *state;
+    topic_create(conn, "t", 1);
+    conn->group = group_disk_full;
+    offset_commit_send(conn, 1);
+    assert_int_equal(offset_commit_code(conn, 1), KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
+}
+
 static void a_connection_may_go_while_requests_are_under_way(void **state)
 {
     struct conn *conn = *state;
@@ -194,6 +347,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(several_produces_may_be_under_way, setup, teardown),
         cmocka_unit_test_setup_teardown(too_many_requests_wait_their_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(a_slow_reader_is_not_served_more, setup, teardown),
+        cmocka_unit_test_setup_teardown(administration_is_answered_in_its_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            what_the_protocol_gives_no_time_for_is_answered_after_a_while, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            a_commit_on_a_full_disk_is_refused_in_words_that_clients_retry, setup, teardown),
         cmocka_unit_test_setup_teardown(a_connection_may_go_while_requests_are_under_way, setup,
                                         teardown),
     };

@@ -125,6 +125,12 @@ int16_t epoch_check(int32_t current_leader_epoch)
     return KAFKA_ERROR_NONE;
 }
 
+int16_t coordinator_code(enum err err)
+{
+    return err == ERR_DISK_FULL || err == ERR_IO ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE
+                                                 : err_kafka(err);
+}
+
 bool slice_is(struct slice slice, const char *text)
 {
     return slice_equal(slice, slice_of(text));

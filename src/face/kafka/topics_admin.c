@@ -27,6 +27,7 @@ static bool delete_send(struct request *request, uint32_t index, const struct to
     if (!request_copy(request, &result->name) ||
         !catalog_begin(&command, CATALOG_DELETE_TOPIC, result->name))
         return false;
+    result->error_code = KAFKA_ERROR_REQUEST_TIMED_OUT; /* if it will be */
     catalog_send(request, index, &command);
     return true;
 }
@@ -61,6 +62,7 @@ static void delete_start(struct request *request, const void *message)
     size_t count = (size_t)(with_ids ? in->topics_count : in->topic_names_count);
     struct kafka_delete_topics_response *out = request_alloc(request, 1, sizeof *out);
     request->state = out;
+    request_limit(request, in->timeout_ms);
     if (out)
         *out = kafka_delete_topics_response_default;
     if (out == NULL ||
@@ -148,6 +150,7 @@ static bool grow_one(struct request *request, uint32_t index,
         return false;
     command.catalog->partitions = (uint32_t)in->count;
     command.catalog->validate_only = validate_only;
+    result->error_code = KAFKA_ERROR_REQUEST_TIMED_OUT;
     catalog_send(request, index, &command);
     return true;
 }
@@ -158,6 +161,7 @@ static void grow_start(struct request *request, const void *message)
     size_t count = (size_t)in->topics_count;
     struct kafka_create_partitions_response *out = request_alloc(request, 1, sizeof *out);
     request->state = out;
+    request_limit(request, in->timeout_ms);
     if (out)
         *out = kafka_create_partitions_response_default;
     if (out == NULL ||
@@ -213,6 +217,7 @@ static void trim_one(struct request *request, uint32_t index, const struct topic
         row->error_code = KAFKA_ERROR_POLICY_VIOLATION;
     } else {
         command.offsets.offset = in->offset == OFFSET_END ? UINT64_MAX : (uint64_t)in->offset;
+        row->error_code = KAFKA_ERROR_REQUEST_TIMED_OUT;
         request_command(request, index, &command);
     }
 }
@@ -233,6 +238,7 @@ static void trim_start(struct request *request, const void *message)
         request_fail(request, "no memory");
         return;
     }
+    request_limit(request, in->timeout_ms);
     state->rows = rows;
     state->response = kafka_delete_records_response_default;
     state->response.topics = topics;
