@@ -2,8 +2,8 @@
  * The Kafka face under arbitrary input. The first byte chooses: bit 0, answers come from inside of
  * the commands; bit 1, the rest is cut into requests with a right header, so that fuzzing gets
  * behind the framing; bits 2 to 4, in how small pieces it arrives; bit 5, appends are refused; bit
- * 6, groups answer with errors; bit 7, answers come after all time limits. The fake broker asserts that reads and stops name partitions that
- * are there.
+ * 6, groups answer with errors; bit 7, answers come after all time limits. The fake broker asserts
+ * that reads and stops name partitions that are there.
  */
 
 #include "face/kafka/fake_conn.h"
