@@ -163,7 +163,7 @@ int loop_turn(struct loop *loop, int64_t deadline_ms, bool busy)
     if (count == 0)
         count = events_wait(loop, work ? 0 : timeout_ms(loop, deadline_ms));
     clocks_read(loop);
-    net_epoll_clock(loop->net, loop->now_ms);
+    net_epoll_clock(loop->net, loop->now_ms, loop->wall_ms);
     int done = disk_real_deliver(loop->disk);
     for (int i = 0; i < count; i++) {
         struct watch *watch = loop->events[i].data.ptr;

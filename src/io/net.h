@@ -66,6 +66,10 @@ struct net {
     /* How a referenced buf is given up (it may belong to another shard). */
     void (*release)(void *ctx, struct buf *buf);
     void *release_ctx;
+    /* Told the time (monotonic, and since 1970) before the events of a turn, those of the disk
+     * too: the last turn may be long ago. NULL: nobody asks. */
+    void (*clock)(void *ctx, int64_t now_ms, int64_t wall_ms);
+    void *clock_ctx;
 };
 
 /* Backends embed it as their first member. */

@@ -622,9 +622,11 @@ static void dead_free(struct net_epoll *net)
     list_init(&net->listeners_dead);
 }
 
-void net_epoll_clock(struct net_epoll *net, int64_t now_ms)
+void net_epoll_clock(struct net_epoll *net, int64_t now_ms, int64_t wall_ms)
 {
     net->now_ms = now_ms;
+    if (net->base.clock != NULL)
+        net->base.clock(net->base.clock_ctx, now_ms, wall_ms);
 }
 
 int net_epoll_work(struct net_epoll *net)

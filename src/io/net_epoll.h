@@ -28,7 +28,7 @@ void net_epoll_destroy(struct net_epoll *net);
 struct net *net_epoll_net(struct net_epoll *net);
 
 /* The time of the turn, before its events. */
-void net_epoll_clock(struct net_epoll *net, int64_t now_ms);
+void net_epoll_clock(struct net_epoll *net, int64_t now_ms, int64_t wall_ms);
 
 /* What is due without an event of epoll: reading on, drained and closed calls, timers. Returns how
  * much it did. */

@@ -72,12 +72,22 @@ void sim_digest_mix(struct sim *sim, uint64_t value)
     sim->digest = sim_random_bits(&mixer);
 }
 
+static void clocks_tell(struct sim *sim)
+{
+    for (uint32_t i = 0; i < sim->config.machines * sim->config.shards; i++) {
+        struct sim_shard *shard = &sim->shards[i];
+        if (shard->net.clock != NULL && sim_shard_lives(shard))
+            shard->net.clock(shard->net.clock_ctx, sim_now_ms(sim), sim_wall_ms(sim));
+    }
+}
+
 bool sim_step(struct sim *sim)
 {
     if (sim->events_count == 0)
         return false;
     struct sim_event event = event_pop(sim);
     sim->now_us = event.at_us;
+    clocks_tell(sim);
     const struct sim_machine *machine = event.machine;
     if (machine == NULL || (machine->epoch == event.epoch && machine->state == MACHINE_UP)) {
         sim_digest_mix(sim, (uint64_t)event.at_us);
@@ -204,8 +214,11 @@ void sim_crash(struct sim *sim, uint32_t number, enum sim_crash kind)
     assert(machine->state != MACHINE_DOWN);
     machine->state = MACHINE_DOWN;
     machine->epoch++;
-    for (uint32_t i = 0; i < sim->config.shards; i++)
-        sim->shards[number * sim->config.shards + i].turn = NULL;
+    for (uint32_t i = 0; i < sim->config.shards; i++) {
+        struct sim_shard *shard = &sim->shards[number * sim->config.shards + i];
+        shard->turn = NULL;
+        shard->net.clock = NULL;
+    }
     sim_disk_crash(machine, kind);
     sim_net_crash(machine);
 }

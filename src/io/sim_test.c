@@ -98,12 +98,14 @@ struct server {
     enum err err;
     size_t received, item;
     bool pause, silent;
+    int64_t now_ms, accepted_ms; /* as it was told; of the last connection */
 };
 
 static void *server_accepted(void *user, struct net_conn *conn)
 {
     struct server *server = user;
     server->accepted++;
+    server->accepted_ms = server->now_ms;
     server->conn = conn;
     return server;
 }
@@ -144,6 +146,13 @@ static const struct net_handler SERVER = {
     .closed = server_closed,
 };
 
+static void server_clock(void *ctx, int64_t now_ms, int64_t wall_ms)
+{
+    struct server *server = ctx;
+    (void)wall_ms;
+    server->now_ms = now_ms;
+}
+
 static int64_t idle_turn(void *ctx)
 {
     (void)ctx;
@@ -157,6 +166,8 @@ static void server_start(struct sim *sim, uint32_t shard, struct server *server)
     assert_int_equal(
         net_listen(server->net, "127.0.0.1", 5672, &SERVER, server, &server->listener, &port),
         ERR_NONE);
+    server->net->clock = server_clock;
+    server->net->clock_ctx = server;
     sim_shard_start(sim, shard, idle_turn, server);
 }
 
@@ -231,6 +242,22 @@ static void equal_seeds_give_equal_runs(void **state)
     (void)state;
     assert_true(echo_digest(1, 5000, 0) == echo_digest(1, 5000, 0));
     assert_true(echo_digest(1, 5000, 0) != echo_digest(2, 5000, 0));
+}
+
+static void a_server_that_slept_knows_the_time_of_what_wakes_it(void **state)
+{
+    (void)state;
+    struct sim *sim = world(1);
+    struct server server = {0};
+    struct client client = {0};
+    server_start(sim, 0, &server);
+    sim_run_until(sim, 60 * 1000000);
+    int64_t before_ms = sim_now_ms(sim);
+    client_start(sim, &client);
+    run_all(sim);
+    assert_int_equal(server.accepted, 1);
+    assert_true(server.accepted_ms >= before_ms);
+    sim_destroy(sim);
 }
 
 static void output_backs_up_behind_a_client_that_does_not_read(void **state)
@@ -378,6 +405,7 @@ int main(void)
         cmocka_unit_test(a_shard_is_called_when_its_timer_is_due_and_when_woken),
         cmocka_unit_test(bytes_come_back_in_order_whatever_is_cut),
         cmocka_unit_test(equal_seeds_give_equal_runs),
+        cmocka_unit_test(a_server_that_slept_knows_the_time_of_what_wakes_it),
         cmocka_unit_test(output_backs_up_behind_a_client_that_does_not_read),
         cmocka_unit_test(a_paused_server_sees_everything_later),
         cmocka_unit_test(a_server_that_closes_sends_its_last_words),

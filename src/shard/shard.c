@@ -43,6 +43,11 @@ static void release(void *ctx, struct buf *buf)
     conn_release_buf(ctx, buf);
 }
 
+static void clock_told(void *ctx, int64_t now_ms, int64_t wall_ms)
+{
+    shard_time(ctx, now_ms, wall_ms);
+}
+
 static enum err open_cells(struct shard *shard)
 {
     struct broker *broker = shard->broker;
@@ -104,6 +109,8 @@ enum err shard_create(struct broker *broker, uint32_t number, struct net *net, s
     shard->shown_ms = now_ms;
     net->release = release;
     net->release_ctx = shard;
+    net->clock = clock_told;
+    net->clock_ctx = shard;
     list_init(&shard->stalled);
     list_init(&shard->broadcasts);
     for (uint32_t i = 0; i < SHARDS_MAX; i++)
