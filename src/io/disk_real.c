@@ -23,9 +23,8 @@
 
 enum {
     PARTS_MAX = 64,
-    ZERO_BYTES = 1 << 20,    /* written at once by allocate */
-    INLINE_NS_MAX = 2000000, /* a flush that takes longer on average is left to a helper */
-    INLINE_RETRY = 64,       /* of that many deferred writes one is tried inline even so */
+    ZERO_BYTES = 1 << 20, /* written at once by allocate */
+    INLINE_RETRY = 64,    /* of so many deferred writes one is tried inline though they were slow */
 };
 
 enum kind { WRITE, READ, RUN };
@@ -323,11 +322,11 @@ static int64_t clock_ns(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-static bool inline_pays(struct disk_real *disk)
+static bool inline_pays(struct disk_real *disk, int64_t longest_ns)
 {
-    if (disk->under_way > 0)
+    if (disk->under_way > 0 || longest_ns == 0)
         return false;
-    if (disk->inline_ns <= INLINE_NS_MAX)
+    if (disk->inline_ns <= longest_ns)
         return true;
     return ++disk->inline_skipped % INLINE_RETRY == 0;
 }
@@ -341,13 +340,13 @@ static void job_inline(struct disk_real *disk, struct disk_op *op)
     job_finish(disk, op, false);
 }
 
-void disk_real_start(struct disk_real *disk, bool quiet)
+bool disk_real_start(struct disk_real *disk, int64_t longest_ns)
 {
     struct disk_op *op = disk->deferred;
     disk->deferred = NULL;
     if (op == NULL)
-        return;
-    bool here = quiet && inline_pays(disk);
+        return false;
+    bool here = inline_pays(disk, longest_ns);
     struct disk_op *mine = here ? op : NULL;
     if (here)
         op = job_of(op)->next;
@@ -356,8 +355,9 @@ void disk_real_start(struct disk_real *disk, bool quiet)
         job_give(disk, op);
         op = next;
     }
-    if (mine != NULL)
+    if (here)
         job_inline(disk, mine);
+    return here;
 }
 
 bool disk_real_ready(const struct disk_real *disk)
@@ -574,7 +574,7 @@ enum err disk_real_create(void (*wake)(void *ctx), void *ctx, struct disk_real *
 
 void disk_real_destroy(struct disk_real *disk)
 {
-    disk_real_start(disk, false);
+    (void)disk_real_start(disk, 0);
     pthread_mutex_lock(&disk->lock);
     disk->stop = true;
     pthread_cond_broadcast(&disk->work);

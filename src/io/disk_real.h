@@ -23,10 +23,10 @@ struct disk *disk_real_disk(struct disk_real *disk);
 /* Whether a write was submitted with `now` and waits for disk_real_start. */
 bool disk_real_deferred(const struct disk_real *disk);
 
-/* Starts these writes. When `quiet` (the caller has nothing else to do) one of them is executed
- * right here, unless others are under way or this disk has lately been slow; the rest by the
- * helpers. */
-void disk_real_start(struct disk_real *disk, bool quiet);
+/* Starts these writes: one of them is executed right here, unless others are under way or such a
+ * write has lately taken more than `longest_ns` on average; the rest by the helpers. Returns
+ * whether one was executed. */
+bool disk_real_start(struct disk_real *disk, int64_t longest_ns);
 
 /* Whether disk_real_deliver would call anything. Cheap. */
 bool disk_real_ready(const struct disk_real *disk);

@@ -1,15 +1,16 @@
 /* One epoll instance for the sockets and an eventfd. Another thread that has put a message for us
  * somewhere calls loop_wake, which costs one atomic exchange while we are awake and one write to
- * the eventfd when we sleep (`state`). Before it sleeps the loop performs a journal write that was
- * submitted with `now`, or polls for a while if events have lately come in shorter intervals than
- * config.spin_us: sleeping and being woken costs about 35 us of latency. */
+ * the eventfd when we sleep (`state`). A thread that runs several loops waits with poll for their
+ * epoll instances. */
 #include "io/loop.h"
 
 #include "io/disk_real.h"
 #include "io/net_epoll.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -19,8 +20,10 @@
 
 enum {
     EVENTS_MAX = 256,
-    WAKE_NS = 30000, /* what being woken adds to an interval that was slept through */
-    GAP_SPINS = 4,   /* an interval counts as this many spins at most */
+    /* A flush that on average takes longer is left to a helper thread: when there is nothing else
+     * to do, and in place of a rest. */
+    QUIET_FLUSH_NS = 2000000,
+    REST_FLUSH_NS = 500000,
 };
 
 enum state {
@@ -33,8 +36,6 @@ struct loop {
     struct net_epoll *net;
     struct disk_real *disk;
     int epoll_fd, wake_fd;
-    int64_t spin_ns;
-    int64_t gap_ns; /* average interval between having nothing to do and the next event */
     int64_t now_ms, wall_ms;
     struct watch wake_watch;
     struct epoll_event events[EVENTS_MAX];
@@ -72,96 +73,20 @@ void loop_wake(struct loop *loop)
     } while (got < 0 && errno == EINTR);
 }
 
+bool loop_woken(const struct loop *loop)
+{
+    return atomic_load_explicit(&loop->state, memory_order_relaxed) == POKED;
+}
+
 static void disk_wake(void *ctx)
 {
     loop_wake(ctx);
 }
 
-static bool poked(const struct loop *loop)
+int loop_turn(struct loop *loop)
 {
-    return atomic_load_explicit(&loop->state, memory_order_relaxed) == POKED;
-}
-
-static int events_poll(struct loop *loop, int timeout_ms)
-{
-    int count = epoll_wait(loop->epoll_fd, loop->events, EVENTS_MAX, timeout_ms);
-    return count < 0 ? 0 : count;
-}
-
-/* Polls without sleeping while that is likely to be shorter than being woken. */
-static int events_spin(struct loop *loop, int64_t start_ns, int64_t limit_ns)
-{
-    do {
-        int count = events_poll(loop, 0);
-        if (count > 0 || poked(loop))
-            return count;
-    } while (clock_ns(CLOCK_MONOTONIC) - start_ns < limit_ns);
-    return 0;
-}
-
-static void gap_learn(struct loop *loop, int64_t gap_ns)
-{
-    int64_t most = loop->spin_ns * GAP_SPINS;
-    if (gap_ns > most)
-        gap_ns = most;
-    if (gap_ns < 0)
-        gap_ns = 0;
-    loop->gap_ns += (gap_ns - loop->gap_ns) / 8;
-}
-
-static int events_wait(struct loop *loop, int timeout_ms)
-{
-    if (timeout_ms <= 0 || poked(loop))
-        return events_poll(loop, 0);
-    int64_t start = clock_ns(CLOCK_MONOTONIC);
-    if (loop->spin_ns > 0 && loop->gap_ns <= loop->spin_ns) {
-        int64_t limit = loop->spin_ns;
-        if (limit > (int64_t)timeout_ms * 1000000)
-            limit = (int64_t)timeout_ms * 1000000;
-        int count = events_spin(loop, start, limit);
-        if (count > 0 || poked(loop)) {
-            gap_learn(loop, clock_ns(CLOCK_MONOTONIC) - start);
-            return count;
-        }
-    }
-    int awake = AWAKE;
-    if (!atomic_compare_exchange_strong_explicit(&loop->state, &awake, SLEEPING,
-                                                 memory_order_acq_rel, memory_order_acquire))
-        return events_poll(loop, 0);
-    int count = events_poll(loop, timeout_ms);
-    int sleeping = SLEEPING;
-    atomic_compare_exchange_strong_explicit(&loop->state, &sleeping, AWAKE, memory_order_acq_rel,
-                                            memory_order_acquire);
-    if (loop->spin_ns > 0)
-        gap_learn(loop, clock_ns(CLOCK_MONOTONIC) - start - WAKE_NS);
-    return count;
-}
-
-static int timeout_ms(const struct loop *loop, int64_t deadline_ms)
-{
-    int64_t own = net_epoll_deadline_ms(loop->net);
-    if (own < deadline_ms)
-        deadline_ms = own;
-    if (deadline_ms == INT64_MAX)
-        return INT_MAX;
-    int64_t left = deadline_ms - clock_ns(CLOCK_MONOTONIC) / 1000000;
-    if (left <= 0)
-        return 0;
-    return left > INT_MAX ? INT_MAX : (int)left;
-}
-
-int loop_turn(struct loop *loop, int64_t deadline_ms, bool busy)
-{
-    net_epoll_flush(loop->net);
-    bool work = busy || net_epoll_busy(loop->net) || disk_real_ready(loop->disk);
-    int count = 0;
-    if (disk_real_deferred(loop->disk)) {
-        count = events_poll(loop, 0);
-        disk_real_start(loop->disk, count == 0 && !work && !poked(loop));
-        work = work || disk_real_ready(loop->disk);
-    }
-    if (count == 0)
-        count = events_wait(loop, work ? 0 : timeout_ms(loop, deadline_ms));
+    (void)disk_real_start(loop->disk, 0); /* there was no wait that could have done it */
+    int count = epoll_wait(loop->epoll_fd, loop->events, EVENTS_MAX, 0);
     clocks_read(loop);
     net_epoll_clock(loop->net, loop->now_ms, loop->wall_ms);
     int done = disk_real_deliver(loop->disk);
@@ -173,7 +98,112 @@ int loop_turn(struct loop *loop, int64_t deadline_ms, bool busy)
     net_epoll_flush(loop->net);
     if (atomic_exchange_explicit(&loop->state, AWAKE, memory_order_acq_rel) == POKED)
         done++;
-    return count + done;
+    return done + (count > 0 ? count : 0);
+}
+
+/* Waiting */
+
+static bool busy(const struct loop *loop)
+{
+    return net_epoll_busy(loop->net) || disk_real_ready(loop->disk);
+}
+
+static int timeout_ms(struct loop *const *loops, uint32_t count, int64_t deadline_ms)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        int64_t own = net_epoll_deadline_ms(loops[i]->net);
+        if (own < deadline_ms)
+            deadline_ms = own;
+    }
+    if (deadline_ms == INT64_MAX)
+        return -1;
+    int64_t left = deadline_ms - clock_ns(CLOCK_MONOTONIC) / 1000000;
+    if (left <= 0)
+        return 0;
+    return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+static bool events_poll(struct loop *const *loops, uint32_t count, int wake_fd, int timeout_ms)
+{
+    struct pollfd fds[LOOPS_MAX + 1];
+    for (uint32_t i = 0; i < count; i++)
+        fds[i] = (struct pollfd){.fd = loops[i]->epoll_fd, .events = POLLIN};
+    fds[count] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
+    return poll(fds, count + 1, timeout_ms) > 0;
+}
+
+static void sleep_over(struct loop *loop)
+{
+    int sleeping = SLEEPING;
+    atomic_compare_exchange_strong_explicit(&loop->state, &sleeping, AWAKE, memory_order_acq_rel,
+                                            memory_order_acquire);
+}
+
+static void events_wait(struct loop *const *loops, uint32_t count, int wake_fd, int timeout_ms)
+{
+    uint32_t asleep = 0;
+    for (int awake = AWAKE; asleep < count; asleep++, awake = AWAKE) {
+        if (!atomic_compare_exchange_strong_explicit(&loops[asleep]->state, &awake, SLEEPING,
+                                                     memory_order_acq_rel, memory_order_acquire))
+            break; /* it was poked */
+    }
+    if (asleep == count)
+        (void)events_poll(loops, count, wake_fd, timeout_ms);
+    while (asleep > 0)
+        sleep_over(loops[--asleep]);
+}
+
+/* Starts the writes that wait, the last loop's in place if it lasts no longer than `longest_ns`.
+ * Returns whether that happened. */
+static bool writes_start(struct loop *const *loops, uint32_t count, int64_t longest_ns)
+{
+    uint32_t last = count;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!disk_real_deferred(loops[i]->disk))
+            continue;
+        if (last < count)
+            disk_real_start(loops[last]->disk, 0);
+        last = i;
+    }
+    return last < count && disk_real_start(loops[last]->disk, longest_ns);
+}
+
+static void rest(struct loop *const *loops, uint32_t count, int64_t rest_ns)
+{
+    int64_t start = clock_ns(CLOCK_MONOTONIC);
+    if (writes_start(loops, count, REST_FLUSH_NS)) {
+        int64_t left = rest_ns - (clock_ns(CLOCK_MONOTONIC) - start);
+        if (left < rest_ns / 4)
+            return;
+        rest_ns = left;
+    }
+    struct timespec time = {.tv_nsec = rest_ns};
+    (void)nanosleep(&time, NULL);
+}
+
+void loops_wait(struct loop *const *loops, uint32_t count, int64_t deadline_ms, int64_t rest_ns,
+                int wake_fd)
+{
+    assert(count <= LOOPS_MAX);
+    bool deferred = false, called = false;
+    for (uint32_t i = 0; i < count; i++) {
+        if (net_epoll_busy(loops[i]->net))
+            return;
+        called = called || busy(loops[i]) || loop_woken(loops[i]);
+        deferred = deferred || disk_real_deferred(loops[i]->disk);
+    }
+    if (rest_ns > 0) {
+        rest(loops, count, rest_ns);
+        return;
+    }
+    if (called)
+        return;
+    if (deferred) {
+        bool quiet = !events_poll(loops, count, wake_fd, 0);
+        if (writes_start(loops, count, quiet ? QUIET_FLUSH_NS : 0) || !quiet)
+            return;
+    }
+    events_wait(loops, count, wake_fd, timeout_ms(loops, count, deadline_ms));
 }
 
 void loop_flush(struct loop *loop)
@@ -236,7 +266,6 @@ enum err loop_create(const struct loop_config *config, struct loop **out)
     *loop = (struct loop){
         .epoll_fd = -1,
         .wake_fd = -1,
-        .spin_ns = (int64_t)config->spin_us * 1000,
     };
     atomic_init(&loop->state, AWAKE);
     clocks_read(loop);

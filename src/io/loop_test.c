@@ -86,8 +86,7 @@ static int server_setup(void **state)
     struct server *server = calloc(1, sizeof *server);
     assert_non_null(server);
     server->echo = true;
-    struct loop_config config = {
-        .spin_us = 20, .net_bytes = &server->net_bytes, .gather_max = GATHER_MAX};
+    struct loop_config config = {.net_bytes = &server->net_bytes, .gather_max = GATHER_MAX};
     assert_int_equal(loop_create(&config, &server->loop), ERR_NONE);
     assert_int_equal(net_listen(loop_net(server->loop), "127.0.0.1", 0, &HANDLER, server,
                                 &server->listener, &server->port),
@@ -105,9 +104,15 @@ static int server_teardown(void **state)
     return 0;
 }
 
+static int turn_until(struct loop *loop, int64_t deadline_ms)
+{
+    loops_wait(&loop, 1, deadline_ms, 0, -1);
+    return loop_turn(loop);
+}
+
 static void turn(struct server *server)
 {
-    loop_turn(server->loop, loop_now_ms(server->loop) + 2, false);
+    turn_until(server->loop, loop_now_ms(server->loop) + 2);
 }
 
 static int client_open(struct server *server)
@@ -134,7 +139,7 @@ static void client_exchange(struct server *server, int fd, size_t len)
         size_t part = len - sent < sizeof block ? len - sent : sizeof block;
         ssize_t count = part == 0 ? 0 : send(fd, block, part, MSG_DONTWAIT);
         sent += count > 0 ? (size_t)count : 0;
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
         while ((count = recv(fd, block, sizeof block, MSG_DONTWAIT)) > 0) {
             for (ssize_t at = 0; at < count; at++, got++)
                 assert_int_equal(block[at], (uint8_t)(got * 7 >> 3));
@@ -191,7 +196,7 @@ static void a_reader_that_makes_no_progress_is_closed(void **state)
     uint8_t block[4096] = {0};
     for (int i = 0; i < TURNS_MAX && server->closed == 0; i++) {
         (void)!send(fd, block, sizeof block, MSG_DONTWAIT | MSG_NOSIGNAL);
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
     }
     assert_int_equal(server->err, ERR_TOO_LARGE);
     close(fd);
@@ -218,7 +223,7 @@ static void send_whole(struct server *server, int fd, size_t len)
     for (int i = 0; i < TURNS_MAX && len > 0; i++) {
         ssize_t count = send(fd, block, len < sizeof block ? len : sizeof block, MSG_DONTWAIT);
         len -= count > 0 ? (size_t)count : 0;
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
     }
     assert_int_equal(len, 0);
 }
@@ -226,7 +231,7 @@ static void send_whole(struct server *server, int fd, size_t len)
 static void turns(struct server *server, int count)
 {
     for (int i = 0; i < count; i++)
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
 }
 
 static void large_items_wait_for_each_other(void **state)
@@ -269,7 +274,7 @@ static void a_paused_connection_is_shown_the_same_bytes_again(void **state)
         turn(server);
     assert_int_equal(send(fd, "more", 4, 0), 4);
     for (int i = 0; i < 5; i++)
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
     assert_int_equal(server->calls, 1);
     server->pause = false;
     net_conn_pause(server->conn, false);
@@ -294,7 +299,7 @@ static void the_last_words_arrive_though_the_client_talks_on(void **state)
     wait_closed(server, 1);
     assert_int_equal(server->err, ERR_NONE);
     assert_int_equal(send(fd, block, sizeof block, MSG_DONTWAIT), sizeof block);
-    loop_turn(server->loop, INT64_MAX, true);
+    loop_turn(server->loop);
     size_t got = 0;
     ssize_t count;
     while ((count = recv(fd, block, sizeof block, 0)) > 0)
@@ -352,7 +357,7 @@ static void drained_is_told_once_when_output_falls_to_the_mark(void **state)
     server->conn->low_mark = 1 << 20;
     net_conn_copy(server->conn, block, 16 << 20);
     for (int i = 0; i < 20; i++)
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
     assert_int_equal(server->drained, 0);
     assert_in_range(server->conn->pending, 1 << 20, 16 << 20);
     size_t got = 0;
@@ -360,9 +365,9 @@ static void drained_is_told_once_when_output_falls_to_the_mark(void **state)
         ssize_t count = recv(fd, block, 1 << 20, MSG_DONTWAIT);
         if (count > 0)
             got += (size_t)count;
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
     }
-    loop_turn(server->loop, INT64_MAX, true);
+    loop_turn(server->loop);
     assert_int_equal(server->drained, 1);
     assert_int_equal(server->conn->pending, 0);
     free(block);
@@ -384,7 +389,7 @@ static void shared_bytes_are_sent_and_released(void **state)
     size_t got = 0;
     uint8_t block[4096];
     for (int i = 0; i < TURNS_MAX && got < 100004; i++) {
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
         ssize_t count = recv(fd, block, sizeof block, MSG_DONTWAIT);
         if (count > 0)
             got += (size_t)count;
@@ -427,14 +432,14 @@ static void a_lack_of_descriptors_is_waited_out_without_spinning(void **state)
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(server->port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int connected = connect(fd, (struct sockaddr *)&address, sizeof address);
-    loop_turn(server->loop, INT64_MAX, false);
-    int events = loop_turn(server->loop, loop_now_ms(server->loop) + 2, false);
+    turn_until(server->loop, INT64_MAX);
+    int events = turn_until(server->loop, loop_now_ms(server->loop) + 2);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     assert_int_equal(connected, 0);
     assert_int_equal(events, 0);
     assert_int_equal(server->accepted, 0);
     for (int i = 0; i < TURNS_MAX && server->accepted == 0; i++)
-        loop_turn(server->loop, INT64_MAX, false);
+        turn_until(server->loop, INT64_MAX);
     assert_int_equal(server->accepted, 1);
     close(fd);
     wait_closed(server, 1);
@@ -452,18 +457,18 @@ static void a_wake_ends_a_turn_without_a_deadline(void **state)
     for (int i = 0; i < 50; i++) {
         pthread_t thread;
         assert_int_equal(pthread_create(&thread, NULL, waker, server->loop), 0);
-        assert_true(loop_turn(server->loop, INT64_MAX, false) > 0);
+        assert_true(turn_until(server->loop, INT64_MAX) > 0);
         pthread_join(thread, NULL);
-        loop_turn(server->loop, INT64_MAX, true);
+        loop_turn(server->loop);
     }
 }
 
 static void a_turn_returns_at_its_deadline(void **state)
 {
     struct server *server = *state;
-    loop_turn(server->loop, INT64_MAX, true);
+    loop_turn(server->loop);
     int64_t start = loop_now_ms(server->loop);
-    assert_int_equal(loop_turn(server->loop, start + 3, false), 0);
+    assert_int_equal(turn_until(server->loop, start + 3), 0);
     assert_in_range(loop_now_ms(server->loop), start + 3, start + 1000);
 }
 

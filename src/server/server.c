@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "io/loop.h"
+#include "server/crew.h"
 #include "server/data.h"
 #include "server/process.h"
 #include "shard/shard.h"
@@ -25,9 +26,9 @@
 #include <unistd.h>
 
 enum {
-    SPIN_US = 20,
     FILES_KEPT = 256, /* descriptors that are not connections */
     LINGER_MS = 2000,
+    STOP_MS = 5, /* how often a stopping shard looks whether it may end */
     LARGE_BYTES = 1 << 20,
 };
 
@@ -42,13 +43,14 @@ enum phase {
 
 struct server;
 
+/* What the server knows of a shard; its thread's alone until the end. */
 struct worker {
     struct server *server;
     uint32_t number;
-    pthread_t thread;
     struct loop *loop;
     struct shard *shard;
-    bool fed, listening;
+    bool fed, listening, told_ready;
+    int64_t stop_by_ms; /* 0: not stopping yet */
     enum err err;
 };
 
@@ -56,6 +58,7 @@ struct server {
     const struct config *config;
     struct process process;
     struct broker broker;
+    struct crew *crew;
     struct worker workers[SHARDS_MAX];
     uint16_t ports[CONFIG_LISTEN_MAX];
     _Atomic int phase;
@@ -131,65 +134,74 @@ static bool follow_phase(struct worker *worker, enum phase phase)
     return false;
 }
 
-static void run_loop(struct worker *worker)
+/* Returns whether the shard has come to its end. */
+static bool follow_stop(struct worker *worker)
 {
-    struct server *server = worker->server;
-    struct loop *loop = worker->loop;
-    int64_t deadline = 0, stop_by = INT64_MAX;
-    bool told_ready = false;
-    enum err err = ERR_NONE;
-    for (;;) {
-        enum phase phase = (enum phase)atomic_load(&server->phase);
-        if (follow_phase(worker, phase))
-            deadline = 0;
-        if (phase == PHASE_STOP) {
-            shard_stop(worker->shard);
-            if (stop_by == INT64_MAX)
-                stop_by = loop_now_ms(loop) + LINGER_MS;
-            bool lingers = loop_lingering(loop) > 0 && loop_now_ms(loop) < stop_by;
-            if (shard_stopped(worker->shard, &err) && !lingers)
-                break;
-            if (atomic_load(&server->broker.failed))
-                break;
-            deadline = loop_now_ms(loop) + 5;
-        }
-        loop_turn(loop, deadline, deadline <= loop_now_ms(loop));
-        shard_time(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
-        deadline = shard_turn(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
-        loop_flush(loop);
-        if (!told_ready && shard_ready(worker->shard)) {
-            told_ready = true;
-            count_up(server, &server->ready);
-        }
-    }
-    worker->err = err;
+    int64_t now_ms = loop_now_ms(worker->loop);
+    shard_stop(worker->shard);
+    if (worker->stop_by_ms == 0)
+        worker->stop_by_ms = now_ms + LINGER_MS;
+    bool lingers = loop_lingering(worker->loop) > 0 && now_ms < worker->stop_by_ms;
+    if (shard_stopped(worker->shard, &worker->err) && !lingers)
+        return true;
+    return atomic_load(&worker->server->broker.failed);
 }
 
-static void *run(void *arg)
+static void worker_turn(void *ctx, uint32_t number, struct crew_turn *turn)
 {
-    struct worker *worker = arg;
-    struct server *server = worker->server;
+    struct server *server = ctx;
+    struct worker *worker = &server->workers[number];
+    struct loop *loop = worker->loop;
+    enum phase phase = (enum phase)atomic_load(&server->phase);
+    *turn = (struct crew_turn){.busy = follow_phase(worker, phase)};
+    if (phase == PHASE_STOP && follow_stop(worker)) {
+        turn->ended = true;
+        count_up(server, &server->ended);
+        return;
+    }
+    uint64_t before = shard_work(worker->shard);
+    loop_turn(loop);
+    shard_time(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
+    turn->deadline_ms = shard_turn(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
+    loop_flush(loop);
+    turn->units = shard_work(worker->shard) - before;
+    turn->busy = turn->busy || turn->deadline_ms <= loop_now_ms(loop);
+    if (phase == PHASE_STOP && turn->deadline_ms > loop_now_ms(loop) + STOP_MS)
+        turn->deadline_ms = loop_now_ms(loop) + STOP_MS;
+    if (!worker->told_ready && shard_ready(worker->shard)) {
+        worker->told_ready = true;
+        count_up(server, &server->ready);
+    }
+}
+
+static bool worker_open(void *ctx, uint32_t number)
+{
+    struct server *server = ctx;
+    struct worker *worker = &server->workers[number];
     uint64_t seed = 0;
     struct loop_config config = {
-        .shard = worker->number,
-        .spin_us = SPIN_US,
+        .shard = number,
         .gather_max = server->broker.memory_limit / server->broker.shard_count / 2,
     };
     enum err err = loop_create(&config, &worker->loop);
     if (err == ERR_NONE && getrandom(&seed, sizeof seed, 0) != sizeof seed)
         err = ERR_IO;
     if (err == ERR_NONE)
-        err = shard_create(&server->broker, worker->number, loop_net(worker->loop),
-                           loop_disk(worker->loop), loop_now_ms(worker->loop),
-                           loop_wall_ms(worker->loop), seed, &worker->shard);
+        err = shard_create(&server->broker, number, loop_net(worker->loop), loop_disk(worker->loop),
+                           loop_now_ms(worker->loop), loop_wall_ms(worker->loop), seed,
+                           &worker->shard);
     if (err != ERR_NONE) {
         fail(worker, err);
-    } else {
-        count_up(server, &server->opened);
-        run_loop(worker);
+        return false;
     }
-    count_up(server, &server->ended);
-    return NULL;
+    count_up(server, &server->opened);
+    return true;
+}
+
+static struct loop *worker_loop(void *ctx, uint32_t number)
+{
+    struct server *server = ctx;
+    return server->workers[number].loop;
 }
 
 static void wake(void *ctx, uint32_t shard)
@@ -238,14 +250,21 @@ static bool start(struct server *server)
 {
     uint32_t shards = server->broker.shard_count;
     for (uint32_t i = 0; i < shards; i++) {
-        struct worker *worker = &server->workers[i];
-        worker->server = server;
-        worker->number = i;
-        if (pthread_create(&worker->thread, NULL, run, worker) != 0) {
-            server->broker.shard_count = i;
-            fail(worker, ERR_NO_MEMORY);
-            return false;
-        }
+        server->workers[i].server = server;
+        server->workers[i].number = i;
+    }
+    const struct crew_config crew = {
+        .shards = shards,
+        .rest_ns = (int64_t)server->config->gather_us * 1000,
+        .ctx = server,
+        .open = worker_open,
+        .turn = worker_turn,
+        .loop = worker_loop,
+    };
+    enum err err = crew_start(&crew, &server->crew);
+    if (err != ERR_NONE) {
+        fail(&server->workers[0], err);
+        return false;
     }
     if (!wait_for(server, &server->opened, shards))
         return false;
@@ -337,8 +356,7 @@ static void fill_broker(struct server *server, const struct data_folder *data,
 /* After an orderly stop every connection is closed, every cell on disk. */
 static void end(struct server *server)
 {
-    for (uint32_t i = 0; i < server->broker.shard_count; i++)
-        pthread_join(server->workers[i].thread, NULL);
+    crew_join(server->crew);
     for (uint32_t i = 0; i < server->broker.shard_count; i++) {
         struct worker *worker = &server->workers[i];
         if (loop_lingering(worker->loop) > 0)
@@ -406,6 +424,7 @@ int server_run(const struct config *config)
     bool failed = broker_init(&server->broker) != ERR_NONE || !start(server);
     if (!failed) {
         atomic_store(&server->phase, (int)PHASE_RUN);
+        crew_fold(server->crew);
         print_start(server);
         wait_for_end(server, &signals);
     }

@@ -17,6 +17,7 @@ uint32_t dispatch_cell_of(const struct broker *broker, const struct command *com
 
 static void enter(struct shard *shard, struct cell *cell)
 {
+    shard->work++;
     if (shard->depth++ == 0)
         cell_turn(cell, shard->now_ms, shard->wall_ms);
 }
@@ -41,6 +42,7 @@ void dispatch_local_publish(struct shard *shard, uint32_t number,
 void dispatch_command(struct shard *shard, uint32_t cell, const struct command *command)
 {
     if (shard->cells[cell] == NULL || shard->depth > 0) {
+        shard->work++;
         mail_command(shard, cell, command);
         return;
     }
@@ -52,6 +54,7 @@ void dispatch_command(struct shard *shard, uint32_t cell, const struct command *
 void dispatch_publish(struct shard *shard, uint32_t cell, const struct cell_publish *publish)
 {
     if (shard->cells[cell] == NULL || shard->depth > 0) {
+        shard->work++;
         mail_publish(shard, cell, publish);
         return;
     }
@@ -75,6 +78,7 @@ void dispatch_local_event(struct shard *shard, const struct event *event)
         shard->depth--;
         return;
     }
+    shard->work++;
     struct conn *conn = conn_find(shard, event->asker.conn);
     if (conn == NULL || conn->closing)
         drop_event(shard, event);

@@ -268,6 +268,11 @@ int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms)
     return deadline;
 }
 
+uint64_t shard_work(const struct shard *shard)
+{
+    return shard->work;
+}
+
 static void cell_stopped(void *ctx, enum err err)
 {
     struct shard *shard = ctx;

@@ -77,6 +77,9 @@ int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms);
 /* The time for events that net and disk are about to deliver. */
 void shard_time(struct shard *shard, int64_t now_ms, int64_t wall_ms);
 
+/* How many commands, messages and events it has handled so far. */
+uint64_t shard_work(const struct shard *shard);
+
 /* Stops taking work: closes listeners and connections, then stops its cells. */
 void shard_stop(struct shard *shard);
 /* All cells are stopped and on disk, or failed: *err says. */

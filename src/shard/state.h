@@ -57,6 +57,7 @@ struct shard {
     uint64_t memory_bytes, net_bytes;
     uint32_t depth;      /* inside a cell: commands are posted, not run */
     bool asking;         /* inside a face's command: events are posted, not delivered */
+    uint64_t work;       /* commands, publishes and events handled */
     uint64_t own_events; /* posted to this very shard: what comes later must not overtake them */
 
     struct conn **conns; /* by slot */
