@@ -39,7 +39,7 @@ struct disk_ops {
     enum err (*read_sync)(struct disk_file *file, void *into, size_t len, uint64_t offset,
                           size_t *got);
     enum err (*sync_sync)(struct disk_file *file);
-    enum err (*allocate)(struct disk_file *file, uint64_t bytes);
+    enum err (*allocate)(struct disk_file *file, uint64_t bytes, bool written);
     enum err (*size)(struct disk_file *file, uint64_t *bytes);
     enum err (*make_folder)(struct disk *disk, const char *path);
     enum err (*rename)(struct disk *disk, const char *from, const char *to);
@@ -115,10 +115,11 @@ static inline enum err disk_sync(struct disk_file *file)
     return file->disk->ops->sync_sync(file);
 }
 
-/* Makes the file `bytes` long with real blocks and zeroes written, and syncs it. */
-static inline enum err disk_allocate(struct disk_file *file, uint64_t bytes)
+/* Makes the file `bytes` long with real blocks, which read as zeroes. When `written` the zeroes are
+ * written out and synced, so that syncing what is written over them later changes no metadata. */
+static inline enum err disk_allocate(struct disk_file *file, uint64_t bytes, bool written)
 {
-    return file->disk->ops->allocate(file, bytes);
+    return file->disk->ops->allocate(file, bytes, written);
 }
 
 static inline enum err disk_size(struct disk_file *file, uint64_t *bytes)

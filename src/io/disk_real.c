@@ -437,7 +437,7 @@ static enum err file_size(struct disk_file *file, uint64_t *bytes)
     return ERR_NONE;
 }
 
-static enum err file_allocate(struct disk_file *file, uint64_t bytes)
+static enum err file_allocate(struct disk_file *file, uint64_t bytes, bool written)
 {
     uint64_t size = 0;
     enum err err = file_size(file, &size);
@@ -447,6 +447,8 @@ static enum err file_allocate(struct disk_file *file, uint64_t bytes)
     int error = posix_fallocate(fd_of(file), (off_t)size, (off_t)(bytes - size));
     if (error != 0 && error != EOPNOTSUPP && error != EINVAL && error != EINTR)
         return error_of(error);
+    if (error == 0 && !written)
+        return ERR_NONE;
     void *zeroes = calloc(1, ZERO_BYTES);
     if (zeroes == NULL)
         return ERR_NO_MEMORY;

@@ -176,11 +176,12 @@ static void allocated_bytes_are_zeroes_and_the_rest_stays(void **state)
 {
     struct place *place = *state;
     assert_int_equal(disk_write_sync(place->file, "kept", 4, 0), ERR_NONE);
-    assert_int_equal(disk_allocate(place->file, (3 << 20) + 5), ERR_NONE);
+    assert_int_equal(disk_allocate(place->file, 1 << 20, false), ERR_NONE);
+    assert_int_equal(disk_allocate(place->file, (3 << 20) + 5, true), ERR_NONE);
     uint64_t size;
     assert_int_equal(disk_size(place->file, &size), ERR_NONE);
     assert_int_equal(size, (3 << 20) + 5);
-    assert_int_equal(disk_allocate(place->file, 100), ERR_NONE);
+    assert_int_equal(disk_allocate(place->file, 100, true), ERR_NONE);
     char bytes[8];
     size_t got;
     assert_int_equal(disk_read_sync(place->file, bytes, 8, 0, &got), ERR_NONE);

@@ -273,8 +273,9 @@ static enum err sync_sync(struct disk_file *base)
     return sim_inode_sync(machine_of(file), file->inode, file_call(file));
 }
 
-static enum err allocate(struct disk_file *base, uint64_t bytes)
+static enum err allocate(struct disk_file *base, uint64_t bytes, bool written)
 {
+    (void)written;
     struct open_file *file = (struct open_file *)base;
     enum err err = file_call(file);
     if (err)

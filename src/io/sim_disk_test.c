@@ -289,13 +289,13 @@ static void a_full_disk_refuses_until_there_is_room(void **state)
     assert_int_equal(bytes, 4096);
     assert_int_equal(disk_write_sync(two, block, 8192, 0), ERR_DISK_FULL);
     assert_int_equal(disk_write_sync(one, block, 8192, 0), ERR_NONE);
-    assert_int_equal(disk_allocate(one, 8193), ERR_DISK_FULL);
+    assert_int_equal(disk_allocate(one, 8193, true), ERR_DISK_FULL);
     disk_close(one);
     assert_int_equal(disk_remove(disk, "one"), ERR_NONE);
     assert_int_equal(disk_write_sync(two, block, 8192, 0), ERR_NONE);
-    assert_int_equal(disk_allocate(two, 3 * 4096), ERR_NONE);
+    assert_int_equal(disk_allocate(two, 3 * 4096, true), ERR_NONE);
     sim_disk_limit(sim, 0, 0);
-    assert_int_equal(disk_allocate(two, 5 * 4096), ERR_NONE);
+    assert_int_equal(disk_allocate(two, 5 * 4096, true), ERR_NONE);
     disk_close(two);
     sim_destroy(sim);
 }
@@ -306,7 +306,7 @@ static void what_a_failed_sync_covered_is_not_saved_by_the_next(void **state)
     struct sim *sim = world(5);
     struct disk *disk = sim_disk(sim, 0);
     struct disk_file *file = file_open(disk, "f", true);
-    assert_int_equal(disk_allocate(file, 8192), ERR_NONE);
+    assert_int_equal(disk_allocate(file, 8192, true), ERR_NONE);
     assert_int_equal(disk_sync_folder(disk, "."), ERR_NONE);
     assert_int_equal(disk_write_sync(file, "lost", 4, 0), ERR_NONE);
     sim_disk_errors(sim, 0, 1000000);

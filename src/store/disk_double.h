@@ -272,8 +272,9 @@ static inline enum err double_read_sync(struct disk_file *file, void *into, size
     return ERR_NONE;
 }
 
-static inline enum err double_allocate(struct disk_file *file, uint64_t bytes)
+static inline enum err double_allocate(struct disk_file *file, uint64_t bytes, bool written)
 {
+    (void)written;
     struct double_disk *self = double_of(file->disk);
     struct double_inode *inode = inode_of(file);
     enum err err;

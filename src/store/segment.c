@@ -1,5 +1,6 @@
 /* The journal's files. Each covers the positions [start, limit) behind a header of 4 KiB and is
- * zeroed ahead of the writer in steps, by a job on a helper thread; the file that follows is made
+ * zeroed ahead of the writer in steps, by a job on a helper thread (without --durability sync its
+ * blocks are only reserved); the file that follows is made
  * before the present one is full. A file that a checkpoint freed is kept and used again: its stale
  * frames name positions below its new start and so are never taken for valid ones.
  *
@@ -45,7 +46,8 @@ static enum err folder_make(struct store *store)
 static enum err room_take(struct segment_job *job)
 {
     struct store *store = job->store;
-    enum err err = disk_allocate(job->file, job->file_bytes);
+    bool written = store->config.sync;
+    enum err err = disk_allocate(job->file, job->file_bytes, written);
     if (err == ERR_DISK_FULL && job->spare && !job->spare_used) {
         char spare[PATH_BYTES];
         path_in(store, "journal-spare", spare);
@@ -53,13 +55,13 @@ static enum err room_take(struct segment_job *job)
         if (gone != ERR_NONE && gone != ERR_NOT_FOUND)
             return gone;
         job->spare_used = true;
-        err = disk_allocate(job->file, job->file_bytes);
+        err = disk_allocate(job->file, job->file_bytes, written);
     }
     uint64_t less = job->least_bytes + FULL_ROOM;
     if (err == ERR_DISK_FULL && less < job->file_bytes)
-        err = disk_allocate(job->file, less);
+        err = disk_allocate(job->file, less, written);
     if (err == ERR_DISK_FULL && job->least_bytes < job->file_bytes)
-        err = disk_allocate(job->file, job->least_bytes);
+        err = disk_allocate(job->file, job->least_bytes, written);
     return err == ERR_NONE ? disk_size(job->file, &job->got_bytes) : err;
 }
 
