@@ -271,7 +271,7 @@ static void retain_some(struct cell *cell)
     }
 }
 
-bool cell_work(struct cell *cell)
+bool cell_work(struct cell *cell, bool hold)
 {
     for (struct heap_node *top;
          (top = heap_top(&cell->timers)) != NULL && top->due <= cell->now_ms;) {
@@ -297,11 +297,12 @@ bool cell_work(struct cell *cell)
         partition_work(list_entry(node, struct partition, wake_link));
     }
     cell_flush_confirms(cell);
-    if (cell->wants_flush)
+    if (cell->wants_flush && !hold)
         store_flush(cell->store, false);
     else if (cell->wants_lazy_flush)
         store_flush(cell->store, true);
-    cell->wants_flush = cell->wants_lazy_flush = false;
+    cell->wants_flush = cell->wants_flush && hold;
+    cell->wants_lazy_flush = false;
     cell->turn++;
     store_tick(cell->store, cell->now_ms);
     retain_some(cell);

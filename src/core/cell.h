@@ -82,8 +82,9 @@ void cell_command(struct cell *cell, const struct command *command);
 void cell_publish(struct cell *cell, const struct cell_publish *publish);
 /* An event for this cell as the asker. */
 void cell_event(struct cell *cell, const struct event *event);
-/* Returns true when there is more to do at once. */
-bool cell_work(struct cell *cell);
+/* Returns true when there is more to do at once. hold: what is to be written to the journal may
+ * wait for the next cell_work, which comes soon. */
+bool cell_work(struct cell *cell, bool hold);
 /* When cell_work must be called at the latest, monotonic ms; INT64_MAX = no need. */
 int64_t cell_deadline(const struct cell *cell);
 /* Journal bytes not yet written: above a limit the shard takes no more input. */

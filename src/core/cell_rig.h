@@ -273,7 +273,7 @@ static inline int64_t rig_turn(void *ctx)
         rig_deliver(rig, mail);
     }
     for (uint32_t i = 0; i < rig->cells; i++) {
-        if (cell_work(rig->cell[i]))
+        if (cell_work(rig->cell[i], false))
             due = now;
         int64_t deadline = cell_deadline(rig->cell[i]);
         due = deadline < due ? deadline : due;

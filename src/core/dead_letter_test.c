@@ -164,7 +164,7 @@ static void a_purge_or_deletion_meanwhile_does_no_harm(void **state)
                                        .asker = {.conn = 5, .channel = 1},
                                        .object = q,
                                        .data = slice_make(&range, sizeof range)});
-        cell_work(rig_cell(rig, q)); /* the letters are on their way now */
+        cell_work(rig_cell(rig, q), false); /* the letters are on their way now */
         struct command command = {.type = how == 0 ? COMMAND_PURGE : COMMAND_DELETE_QUEUE,
                                   .object = q};
         if (how < 2) {

@@ -168,42 +168,36 @@ static bool writes_start(struct loop *const *loops, uint32_t count, int64_t long
     return last < count && disk_real_start(loops[last]->disk, longest_ns);
 }
 
-static void rest(struct loop *const *loops, uint32_t count, int64_t rest_ns)
-{
-    int64_t start = clock_ns(CLOCK_MONOTONIC);
-    if (writes_start(loops, count, REST_FLUSH_NS)) {
-        int64_t left = rest_ns - (clock_ns(CLOCK_MONOTONIC) - start);
-        if (left < rest_ns / 4)
-            return;
-        rest_ns = left;
-    }
-    struct timespec time = {.tv_nsec = rest_ns};
-    (void)nanosleep(&time, NULL);
-}
-
-void loops_wait(struct loop *const *loops, uint32_t count, int64_t deadline_ms, int64_t rest_ns,
+bool loops_wait(struct loop *const *loops, uint32_t count, int64_t deadline_ms, int64_t rest_ns,
                 int wake_fd)
 {
     assert(count <= LOOPS_MAX);
     bool deferred = false, called = false;
     for (uint32_t i = 0; i < count; i++) {
         if (net_epoll_busy(loops[i]->net))
-            return;
+            return false;
         called = called || busy(loops[i]) || loop_woken(loops[i]);
         deferred = deferred || disk_real_deferred(loops[i]->disk);
     }
-    if (rest_ns > 0) {
-        rest(loops, count, rest_ns);
-        return;
+    if (rest_ns >= 0) {
+        if (deferred && writes_start(loops, count, REST_FLUSH_NS))
+            return true;
+        struct timespec time = {.tv_nsec = rest_ns};
+        if (rest_ns > 0)
+            (void)nanosleep(&time, NULL);
+        return false;
     }
     if (called)
-        return;
+        return false;
     if (deferred) {
         bool quiet = !events_poll(loops, count, wake_fd, 0);
-        if (writes_start(loops, count, quiet ? QUIET_FLUSH_NS : 0) || !quiet)
-            return;
+        if (writes_start(loops, count, quiet ? QUIET_FLUSH_NS : 0))
+            return true;
+        if (!quiet)
+            return false;
     }
     events_wait(loops, count, wake_fd, timeout_ms(loops, count, deadline_ms));
+    return false;
 }
 
 void loop_flush(struct loop *loop)

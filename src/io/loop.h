@@ -38,12 +38,15 @@ int loop_turn(struct loop *loop);
 
 /* What a thread does between turns of the loops that it runs when none has anything left to do.
  *
- * With rest_ns = 0 it waits for the first event of any of them, for loop_wake, for `wake_fd` (-1 =
+ * With rest_ns < 0 it waits for the first event of any of them, for loop_wake, for `wake_fd` (-1 =
  * none) to become readable, or until `deadline_ms` (monotonic; INT64_MAX = no timer). Otherwise it
  * rests for that long whatever comes, so that a turn finds more to do: being woken costs some 20 us
- * of a CPU, here and at the sender, which is more than ten messages do. A journal write that waits
- * to be started is performed meanwhile. */
-void loops_wait(struct loop *const *loops, uint32_t count, int64_t deadline_ms, int64_t rest_ns,
+ * of a CPU, here and at the sender, which is more than ten messages do.
+ *
+ * A journal write that waits to be started is performed here when there is nothing else to do or in
+ * place of a rest. Returns whether that was all: it is to be answered now, and the rest is still
+ * due. */
+bool loops_wait(struct loop *const *loops, uint32_t count, int64_t deadline_ms, int64_t rest_ns,
                 int wake_fd);
 
 /* Flushes gathered output now (the shard calls it at the end of its own work in a turn). */

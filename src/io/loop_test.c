@@ -106,7 +106,7 @@ static int server_teardown(void **state)
 
 static int turn_until(struct loop *loop, int64_t deadline_ms)
 {
-    loops_wait(&loop, 1, deadline_ms, 0, -1);
+    (void)loops_wait(&loop, 1, deadline_ms, -1, -1);
     return loop_turn(loop);
 }
 

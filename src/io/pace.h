@@ -13,8 +13,11 @@ struct pace {
     double units_per_s; /* lately */
 };
 
-/* To be called after a turn that did `units` pieces of work. Returns how long to rest (ns): 0 when
- * too little would gather, or when the turn itself took about that long. */
+/* To be called after a turn that did `units` pieces of work. Returns how long to rest (ns); 0 when
+ * the turn itself took about that long, -1 when too little would gather. */
 int64_t pace_rest(struct pace *pace, uint64_t units, int64_t now_ns);
+
+/* The same as the rate stands, for a turn about to begin. */
+int64_t pace_left(const struct pace *pace, int64_t now_ns);
 
 #endif

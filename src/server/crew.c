@@ -37,6 +37,7 @@ struct thread {
     struct seat seats[CREW_MAX]; /* of the shards it runs */
     uint32_t count;
     struct pace pace;
+    bool flushed; /* the last wait was for the disk; what it wrote is still to be answered */
     bool folded;
 
     int64_t window_ns, window_cpu_ns; /* clocks when it began */
@@ -197,22 +198,22 @@ static void ended(struct crew *crew)
     }
 }
 
-static void seat_turn(struct thread *thread, struct seat *seat)
+static void seat_turn(struct thread *thread, struct seat *seat, bool hold)
 {
     struct crew *crew = thread->crew;
     uint64_t before = seat->turn.units;
-    crew->config.turn(crew->config.ctx, seat->shard, &seat->turn);
+    crew->config.turn(crew->config.ctx, seat->shard, hold, &seat->turn);
     seat->units += seat->turn.units;
     seat->turn.units += before;
 }
 
 /* Turns of all shards, then of those that the others have woken: a message may have to visit three
  * of them before it is out of the house. */
-static void seats_turn(struct thread *thread)
+static void seats_turn(struct thread *thread, bool hold)
 {
     for (uint32_t i = 0; i < thread->count; i++) {
         thread->seats[i].turn.units = 0;
-        seat_turn(thread, &thread->seats[i]);
+        seat_turn(thread, &thread->seats[i], hold);
     }
     bool woken = true;
     for (int round = 0; round < ROUNDS_MAX && woken; round++) {
@@ -221,7 +222,7 @@ static void seats_turn(struct thread *thread)
             struct seat *seat = &thread->seats[i];
             if (seat->turn.ended || !loop_woken(seat->loop))
                 continue;
-            seat_turn(thread, seat);
+            seat_turn(thread, seat, hold);
             woken = true;
         }
     }
@@ -240,7 +241,8 @@ static void thread_turn(struct thread *thread)
     int64_t deadline_ms = INT64_MAX;
     uint64_t units = 0;
     bool busy = false;
-    seats_turn(thread);
+    bool hold = thread->flushed && pace_left(&thread->pace, clock_ns(CLOCK_MONOTONIC)) > 0;
+    seats_turn(thread, hold);
     for (uint32_t i = 0; i < thread->count; i++) {
         const struct seat *seat = &thread->seats[i];
         loops[i] = seat->loop;
@@ -251,9 +253,12 @@ static void thread_turn(struct thread *thread)
     }
     int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
     int64_t rest_ns = pace_rest(&thread->pace, units, now_ns);
-    if (!busy && thread->count > 0) {
-        loops_wait(loops, thread->count, deadline_ms, rest_ns, thread->wake_fd);
-        thread->pace.woke_ns = now_ns = clock_ns(CLOCK_MONOTONIC);
+    thread->flushed = false;
+    if (!busy && thread->count > 0 && !(hold && rest_ns <= 0)) {
+        thread->flushed = loops_wait(loops, thread->count, deadline_ms, rest_ns, thread->wake_fd);
+        now_ns = clock_ns(CLOCK_MONOTONIC);
+        if (!thread->flushed)
+            thread->pace.woke_ns = now_ns;
     }
     if (thread->folded)
         balance(thread, now_ns);

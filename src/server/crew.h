@@ -31,7 +31,8 @@ struct crew_config {
     void *ctx;
     /* On the shard's first thread. False: it has failed, and gets no turn. */
     bool (*open)(void *ctx, uint32_t shard);
-    void (*turn)(void *ctx, uint32_t shard, struct crew_turn *turn);
+    /* hold: another turn comes soon, which is to write what this one leaves for the journal. */
+    void (*turn)(void *ctx, uint32_t shard, bool hold, struct crew_turn *turn);
     /* Of an opened shard. */
     struct loop *(*loop)(void *ctx, uint32_t shard);
     /* CPU time of the calling thread; NULL: the system's. For tests. */

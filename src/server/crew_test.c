@@ -39,8 +39,9 @@ static bool open_shard(void *ctx, uint32_t shard)
     return loop_create(&config, &rig->loops[shard]) == ERR_NONE;
 }
 
-static void turn_shard(void *ctx, uint32_t shard, struct crew_turn *turn)
+static void turn_shard(void *ctx, uint32_t shard, bool hold, struct crew_turn *turn)
 {
+    (void)hold;
     struct rig *rig = ctx;
     if (atomic_fetch_add(&rig->running[shard], 1) != 0)
         rig->overlapped = true;

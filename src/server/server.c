@@ -147,7 +147,7 @@ static bool follow_stop(struct worker *worker)
     return atomic_load(&worker->server->broker.failed);
 }
 
-static void worker_turn(void *ctx, uint32_t number, struct crew_turn *turn)
+static void worker_turn(void *ctx, uint32_t number, bool hold, struct crew_turn *turn)
 {
     struct server *server = ctx;
     struct worker *worker = &server->workers[number];
@@ -162,7 +162,7 @@ static void worker_turn(void *ctx, uint32_t number, struct crew_turn *turn)
     uint64_t before = shard_work(worker->shard);
     loop_turn(loop);
     shard_time(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
-    turn->deadline_ms = shard_turn(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
+    turn->deadline_ms = shard_turn(worker->shard, loop_now_ms(loop), loop_wall_ms(loop), hold);
     loop_flush(loop);
     turn->units = shard_work(worker->shard) - before;
     turn->busy = turn->busy || turn->deadline_ms <= loop_now_ms(loop);

@@ -43,7 +43,7 @@ static void wake(void *ctx, uint32_t shard)
 
 static int64_t turn(struct rig *rig, uint32_t shard, int64_t now_ms)
 {
-    return shard_turn(rig->broker.shards[shard], now_ms, now_ms);
+    return shard_turn(rig->broker.shards[shard], now_ms, now_ms, false);
 }
 
 static int setup(void **state)

@@ -232,7 +232,7 @@ void shard_time(struct shard *shard, int64_t now_ms, int64_t wall_ms)
     shard->wall_ms = wall_ms;
 }
 
-int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms)
+int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms, bool hold)
 {
     shard_time(shard, now_ms, wall_ms);
     conn_run_timers(shard);
@@ -244,7 +244,7 @@ int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms)
             continue;
         shard->depth++;
         cell_turn(cell, now_ms, wall_ms);
-        more = cell_work(cell) || more;
+        more = cell_work(cell, hold) || more;
         shard->depth--;
         int64_t due = cell_deadline(cell);
         if (due < deadline)

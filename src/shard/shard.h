@@ -72,8 +72,8 @@ enum err shard_listen(struct shard *shard, const struct face *face, const char *
 
 /* One turn of its own work, after net and disk events were delivered. Returns when it wants to be
  * called again at the latest (monotonic ms; now_ms or less: at once). Output is to be flushed after
- * it. */
-int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms);
+ * it. hold: as for cell_work. */
+int64_t shard_turn(struct shard *shard, int64_t now_ms, int64_t wall_ms, bool hold);
 /* The time for events that net and disk are about to deliver. */
 void shard_time(struct shard *shard, int64_t now_ms, int64_t wall_ms);
 

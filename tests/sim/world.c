@@ -131,7 +131,10 @@ void world_add(struct world *world, struct probe *probe)
 
 static int64_t turn(void *ctx)
 {
-    return shard_turn(ctx, sim_now_ms(the_world->sim), sim_wall_ms(the_world->sim));
+    struct sim *sim = the_world->sim;
+    bool hold = sim_random(sim, 4) == 0;
+    int64_t deadline = shard_turn(ctx, sim_now_ms(sim), sim_wall_ms(sim), hold);
+    return hold && deadline > sim_now_ms(sim) + 1 ? sim_now_ms(sim) + 1 : deadline;
 }
 
 static void wake(void *ctx, uint32_t shard)
