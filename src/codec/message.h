@@ -4,16 +4,18 @@
  *
  * AMQP and Kafka map onto each other like this:
  *
- *   routing key      <-> key. A message published to an exchange takes its routing key along as the
- *                        record's key, unless it has a header x-kafka-key (text or bytes), which
- * goes before it. A message addressed to the topic by name (default exchange) has no key. A
- * record's key is the routing key when it is UTF-8 of at most 255 bytes, otherwise the header
- * x-kafka-key (bytes). headers          <-> headers. To Kafka: text and bytes as they are, numbers
- * and booleans as text, nested tables and arrays as JSON. To AMQP: text when it is UTF-8, else
- * bytes. properties       <-> headers named content-type, content-encoding, correlation-id,
- * reply-to, message-id, type, user-id, app-id, priority and expiration. timestamp        <->
- * timestamp (AMQP has whole seconds); without the property, time of arrival.
- */
+ * - Routing key and key. A message published to an exchange takes its routing key along as the
+ *   record's key, unless it has a header x-kafka-key (text or bytes), which goes before it. A
+ *   message addressed to the topic by name (default exchange) has no key. A record's key is the
+ *   routing key when it is UTF-8 of at most 255 bytes, otherwise the header x-kafka-key (bytes).
+ *
+ * - Headers and headers. To Kafka: text and bytes as they are, numbers and booleans as text, nested
+ *   tables and arrays as JSON. To AMQP: text when it is UTF-8, else bytes.
+ *
+ * - Properties and the headers named content-type, content-encoding, correlation-id, reply-to,
+ *   message-id, type, user-id, app-id, priority and expiration.
+ *
+ * - Timestamp and timestamp (AMQP has whole seconds); without the property, time of arrival. */
 #ifndef WEIR_CODEC_MESSAGE_H
 #define WEIR_CODEC_MESSAGE_H
 
