@@ -192,6 +192,7 @@ static void consumer_opened(struct probe *probe)
     if (self->draining) {
         /* Cut off in the middle: what it had is delivered again. */
         model_forget_drained(self->publisher.clients->model, self->queue);
+        self->drained++; /* all of it comes again: the drain is not over */
         memset(self->last_by_publisher, 0, sizeof self->last_by_publisher);
     }
     self->held_count = 0;
