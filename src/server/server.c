@@ -50,7 +50,9 @@ struct worker {
     struct loop *loop;
     struct shard *shard;
     bool fed, listening, told_ready;
-    int64_t stop_by_ms; /* 0: not stopping yet */
+    bool held;           /* its last turn left something for the next one */
+    int64_t deadline_ms; /* of its next turn, if nothing happens before */
+    int64_t stop_by_ms;  /* 0: not stopping yet */
     enum err err;
 };
 
@@ -159,15 +161,22 @@ static void worker_turn(void *ctx, uint32_t number, bool hold, struct crew_turn 
         count_up(server, &server->ended);
         return;
     }
+    int events = loop_turn(loop);
+    int64_t now_ms = loop_now_ms(loop);
+    turn->deadline_ms = worker->deadline_ms;
+    bool due = turn->busy || worker->held || phase == PHASE_STOP || now_ms >= worker->deadline_ms;
+    if (events == 0 && !due)
+        return; /* the thread was woken for another shard */
     uint64_t before = shard_work(worker->shard);
-    loop_turn(loop);
-    shard_time(worker->shard, loop_now_ms(loop), loop_wall_ms(loop));
-    turn->deadline_ms = shard_turn(worker->shard, loop_now_ms(loop), loop_wall_ms(loop), hold);
+    shard_time(worker->shard, now_ms, loop_wall_ms(loop));
+    worker->deadline_ms = shard_turn(worker->shard, now_ms, loop_wall_ms(loop), hold);
+    worker->held = hold;
     loop_flush(loop);
     turn->units = shard_work(worker->shard) - before;
-    turn->busy = turn->busy || turn->deadline_ms <= loop_now_ms(loop);
-    if (phase == PHASE_STOP && turn->deadline_ms > loop_now_ms(loop) + STOP_MS)
-        turn->deadline_ms = loop_now_ms(loop) + STOP_MS;
+    turn->busy = turn->busy || worker->deadline_ms <= now_ms;
+    turn->deadline_ms = worker->deadline_ms;
+    if (phase == PHASE_STOP && turn->deadline_ms > now_ms + STOP_MS)
+        turn->deadline_ms = now_ms + STOP_MS;
     if (!worker->told_ready && shard_ready(worker->shard)) {
         worker->told_ready = true;
         count_up(server, &server->ready);

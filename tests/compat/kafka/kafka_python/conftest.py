@@ -44,6 +44,11 @@ class Kit:
             "enable_auto_commit": False, "fetch_max_wait_ms": 100, "session_timeout_ms": 6000,
             "heartbeat_interval_ms": 300, **config})
         self.open.append(consumer)
+        # A leader that learns of its topic's partitions only after it has joined joins once more,
+        # and 3.0 forgets that second join for ever when poll's time ends between the answers to
+        # its JoinGroup and SyncGroup (its metadata being the same again, it sees no need to go on).
+        for topic in topics:
+            consumer.partitions_for_topic(topic)
         return consumer
 
     def topic(self, partitions=1, **config):
