@@ -218,13 +218,18 @@ void cell_untrack(struct cell *cell, struct tracked *tracked)
 {
     list_remove(&tracked->link);
     tracked->place = TRACKED_IDLE;
+    if (!tracked->stored)
+        return;
     struct tracked *tombstone = calloc(1, sizeof *tombstone);
     if (tombstone == NULL) {
         cell_fail(cell, ERR_NO_MEMORY);
         return;
     }
-    *tombstone = (struct tracked){
-        .kind = tracked->kind, .id = tracked->id, .dropped = true, .place = TRACKED_CHANGED};
+    *tombstone = (struct tracked){.kind = tracked->kind,
+                                  .id = tracked->id,
+                                  .dropped = true,
+                                  .place = TRACKED_CHANGED,
+                                  .stored = true};
     list_insert(&cell->changed, &tombstone->link);
 }
 

@@ -38,6 +38,7 @@ struct tracked {
     struct list link;
     uint8_t kind;
     uint8_t place; /* enum tracked_place */
+    bool stored;   /* the state store may know of it */
     bool dropped;  /* a tombstone on the heap: the object is deleted */
     uint64_t id;
 };

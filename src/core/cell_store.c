@@ -17,11 +17,17 @@ static enum err restore(void *ctx, uint8_t kind, uint64_t id, struct slice value
     switch (kind) {
     case OBJECT_QUEUE: {
         struct queue *queue = queue_create(cell, id);
-        return queue == NULL ? ERR_NO_MEMORY : ledger_restore(&queue->ledger, value);
+        if (queue == NULL)
+            return ERR_NO_MEMORY;
+        queue->tracked.stored = true;
+        return ledger_restore(&queue->ledger, value);
     }
     case OBJECT_PARTITION: {
         struct partition *partition = partition_create(cell, id);
-        return partition == NULL ? ERR_NO_MEMORY : partition_restore(partition, value);
+        if (partition == NULL)
+            return ERR_NO_MEMORY;
+        partition->tracked.stored = true;
+        return partition_restore(partition, value);
     }
     case OBJECT_GROUP:
         return groups_restore(cell->groups, id, value);
@@ -135,6 +141,7 @@ static bool next_changed(void *ctx, struct store_object *out)
         tracked->place = TRACKED_HANDED;
         if (!stored)
             continue;
+        tracked->stored = true;
         *out = (struct store_object){.kind = tracked->kind, .id = tracked->id, .value = value};
         return true;
     }

@@ -233,7 +233,7 @@ class Objects(Server):
         say(f"{self.before_mib:.1f} MiB before, after each round "
             + ", ".join(f"{mib:.1f}" for mib in after))
         if not SANITIZED:
-            self.assertLess(after[2], after[0] + 8)
+            self.assertLess(after[2], after[0] + 4)
             self.assertLess(after[2], self.before_mib + 32)
         for client in clients:
             client.leave()
@@ -256,7 +256,7 @@ class Objects(Server):
         say(f"{self.before_mib:.1f} MiB before, after each round "
             + ", ".join(f"{mib:.1f}" for mib in after))
         if not SANITIZED:
-            self.assertLess(after[2], after[0] + 8)
+            self.assertLess(after[2], after[0] + 4)
             self.assertLess(after[2], self.before_mib + 32)
         client.close()
 
