@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createRequire } from 'node:module'
+import net from 'node:net'
 import { promisify } from 'node:util'
 import kafkajs from 'kafkajs'
 import lz4 from 'lz4-napi'
@@ -59,16 +60,31 @@ export const withKit = body => async () => {
   }
 }
 
+const drop = socket => socket.destroy(new Error('the test is over'))
+
 class Kit {
   constructor() {
     this.clients = []
+    this.sockets = []
+    this.closed = false
     this.kafka = new Kafka({
       clientId: 'weir-compat',
       brokers: [broker],
       logLevel: logLevel.NOTHING,
       connectionTimeout: 5000,
+      socketFactory: ({ host, port, onConnect }) => this.socket(host, port, onConnect),
       retry: { initialRetryTime: 50, maxRetryTime: 500, retries: 8 },
     })
+  }
+
+  // As kafkajs makes them itself. A heartbeat that is under way when its consumer disconnects may
+  // open another connection, which nobody closes and which would keep the process alive.
+  socket(host, port, onConnect) {
+    const socket = net.connect({ host, port }, onConnect)
+    socket.setKeepAlive(true, 60000)
+    if (this.closed) setTimeout(drop, 500, socket)
+    else this.sockets.push(socket)
+    return socket
   }
 
   async open(client) {
@@ -132,5 +148,7 @@ class Kit {
 
   async close() {
     await Promise.all(this.clients.map(client => client.disconnect().catch(() => {})))
+    this.closed = true
+    this.sockets.forEach(drop)
   }
 }
