@@ -164,12 +164,19 @@ struct pending {
     uint32_t method;
     uint16_t channel; /* 0: the connection's own */
     uint32_t incarnation;
-    bool catalog; /* others like it may be under way at the same time */
+    bool catalog; /* the catalog answers: others like it may be under way at the same time */
     bool no_wait;
-    uint32_t answers;  /* events still due */
+    uint32_t answers; /* events still due */
+    bool answered;    /* with these, before its turn */
+    enum err err;
+    uint64_t value, value2;
+    char *detail;
     uint64_t consumer; /* consume, cancel */
-    /* Called for the last answer. `channel` is open (NULL for the connection's own); not called
-     * when the channel was closed meanwhile. */
+    /* Called for the last answer, unless NULL: asks for more in its place (pending_again) and
+     * returns true, or leaves it at that. */
+    bool (*more)(struct channel *channel, struct pending *pending, const struct event *event);
+    /* Called for the last answer in its turn. `channel` is open (NULL for the connection's own);
+     * neither is called when the channel was closed meanwhile. */
     void (*done)(struct channel *channel, struct pending *pending, const struct event *event);
     uint8_t name_len;
     char name[255]; /* the queue's or exchange's, for the answer */
@@ -199,6 +206,8 @@ void input_resume(struct amqp *self);
 /* NULL (and the connection is ended) when memory is exhausted. channel may be NULL. */
 struct pending *pending_add(struct amqp *self, struct channel *channel, uint32_t method,
                             void (*done)(struct channel *, struct pending *, const struct event *));
+/* Asks for one more thing in the place of what was answered. */
+void pending_again(struct channel *channel, struct pending *pending, struct command *command);
 void pending_answer(struct amqp *self, const struct event *event);
 struct pending *pending_find(struct amqp *self, uint64_t tag);
 void pending_remove(struct amqp *self, struct pending *pending);
@@ -241,6 +250,10 @@ const struct queue_def *channel_queue(struct channel *channel, uint32_t method, 
 /* ---- one file each: methods of a channel; arguments are those of the wire ---- */
 void exchange_method(struct channel *channel, uint32_t method, struct slice arguments);
 void queue_method(struct channel *channel, uint32_t method, struct slice arguments);
+/* Whether a queue.declare or queue.delete may begin while what is pending is not answered: that has
+ * to be about other queues, and nothing may be to be said before the broker was asked. */
+bool queue_method_may_pass(struct amqp *self, uint16_t channel, uint32_t method,
+                           struct slice arguments);
 void consume_method(struct channel *channel, uint32_t method, struct slice arguments);
 void ack_method(struct channel *channel, uint32_t method, struct slice arguments);
 void tx_method(struct channel *channel, uint32_t method, struct slice arguments);

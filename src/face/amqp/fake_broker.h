@@ -72,6 +72,7 @@ struct conn {
     uint32_t partition_count;
     struct fake_event *events;
     uint32_t event_count, event_capacity;
+    bool events_held; /* the test itself says when they come, and in which order */
     uint8_t *output;
     size_t output_len, output_capacity;
     uint8_t *input; /* not yet used by the face */

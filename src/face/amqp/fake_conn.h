@@ -170,19 +170,22 @@ static inline struct conn *fake_open(const struct face *face)
     return conn;
 }
 
+static inline void fake_event_give(struct conn *conn, struct fake_event event)
+{
+    event.event.detail = slice_of(event.detail);
+    if (!conn->closed)
+        conn->face->event(conn->self, &event.event);
+    for (uint32_t e = 0;
+         conn->closed && event.event.type == EVENT_READ && e < event.event.read.count; e++)
+        buf_unref(event.entries[e].buf);
+    free(event.entries);
+    buf_unref(event.buf);
+}
+
 static inline void fake_events(struct conn *conn)
 {
-    for (uint32_t i = 0; i < conn->event_count; i++) { /* more may come meanwhile */
-        struct fake_event event = conn->events[i];
-        event.event.detail = slice_of(event.detail);
-        if (!conn->closed)
-            conn->face->event(conn->self, &event.event);
-        for (uint32_t e = 0;
-             conn->closed && event.event.type == EVENT_READ && e < event.event.read.count; e++)
-            buf_unref(event.entries[e].buf);
-        free(event.entries);
-        buf_unref(event.buf);
-    }
+    for (uint32_t i = 0; i < conn->event_count; i++) /* more may come meanwhile */
+        fake_event_give(conn, conn->events[i]);
     conn->event_count = 0;
 }
 
@@ -200,7 +203,7 @@ static inline void fake_run(struct conn *conn)
         }
         for (uint32_t i = 0; i < conn->queue_count; i++)
             fake_pump(conn, &conn->queues[i]);
-        if (conn->event_count > 0) {
+        if (conn->event_count > 0 && !conn->events_held) {
             fake_events(conn);
             moved = true;
         }
@@ -213,6 +216,18 @@ static inline void fake_input(struct conn *conn, const void *data, size_t len)
     assert(conn->input);
     memcpy(conn->input + conn->input_len, data, len);
     conn->input_len += len;
+    fake_run(conn);
+}
+
+/* The event at that place comes before the others; then what follows from it. */
+static inline void fake_event_next(struct conn *conn, uint32_t index)
+{
+    assert(index < conn->event_count);
+    struct fake_event event = conn->events[index];
+    conn->event_count--;
+    for (uint32_t i = index; i < conn->event_count; i++)
+        conn->events[i] = conn->events[i + 1];
+    fake_event_give(conn, event);
     fake_run(conn);
 }
 

@@ -75,19 +75,24 @@ static bool is_passive(uint32_t method, struct slice arguments)
     return false;
 }
 
-/* Answers are due: only catalog methods may follow, if all that is under way is of the catalog. */
-static bool frame_may_pass(const struct amqp *self, uint8_t type, struct slice payload)
+/* Answers are due: only catalog methods may follow, if all that is under way is of the catalog, and
+ * what concerns queues that nothing under way is about. */
+static bool frame_may_pass(struct amqp *self, uint8_t type, uint16_t number, struct slice payload)
 {
     if (type == AMQP_FRAME_HEARTBEAT)
         return true;
     if (type != AMQP_FRAME_METHOD || payload.len < 4 ||
         self->pending_count >= CATALOG_IN_FLIGHT_MAX)
         return false;
-    list_each(node,
-              &self->pending) if (!list_entry(node, struct pending, link)->catalog) return false;
     uint32_t method = be32_get(payload.data);
-    return is_catalog_method(method) &&
-           !is_passive(method, slice_make(payload.data + 4, payload.len - 4));
+    struct slice arguments = slice_make(payload.data + 4, payload.len - 4);
+    bool catalog = is_catalog_method(method) && !is_passive(method, arguments);
+    list_each(node, &self->pending)
+    {
+        if (!list_entry(node, struct pending, link)->catalog)
+            catalog = false;
+    }
+    return catalog || queue_method_may_pass(self, number, method, arguments);
 }
 
 static void hold(struct amqp *self)
@@ -280,7 +285,7 @@ static size_t step(struct amqp *self, const uint8_t *data, size_t len)
         return len;
     }
     if (self->pending_count > 0 && self->stage == STAGE_RUNNING &&
-        !frame_may_pass(self, type, payload)) {
+        !frame_may_pass(self, type, number, payload)) {
         hold(self);
         return 0;
     }

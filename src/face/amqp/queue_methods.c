@@ -46,66 +46,78 @@ static void count(struct channel *channel, uint32_t method, uint64_t queue, stru
     command_send(channel->amqp, &command, channel->number, pending->tag);
 }
 
-static void topic_first_counted(struct channel *channel, struct pending *pending,
-                                const struct event *event);
-
-static void topic_last_counted(struct channel *channel, struct pending *pending,
-                               const struct event *event)
-{
-    uint64_t first = pending->consumer;
-    bool any = !event->err && event->value > first;
-    declare_ok(channel, pending, any ? event->value - first : 0, 0);
-}
-
-/* A topic's count is that of its first partition: end minus beginning, asked for one by one. */
-static void topic_count(struct channel *channel, uint64_t partition, struct slice name,
-                        enum offset_query query, uint64_t first)
-{
-    struct pending *pending =
-        pending_add(channel->amqp, channel, AMQP_QUEUE_DECLARE,
-                    query == OFFSET_EARLIEST ? topic_first_counted : topic_last_counted);
-    if (!pending)
-        return;
-    pending_name(pending, name);
-    pending->consumer = first;
-    struct command command = {
-        .type = COMMAND_OFFSETS, .object = partition, .offsets = {.query = query}};
-    command_send(channel->amqp, &command, channel->number, pending->tag);
-}
-
 static const struct topic *topic_named(struct channel *channel, struct slice name)
 {
     struct amqp *self = channel->amqp;
     return catalog_topic(conn_catalog(self->conn), self->namespace_id, name);
 }
 
-static void topic_first_counted(struct channel *channel, struct pending *pending,
-                                const struct event *event)
+/* A topic's count is that of its first partition: end minus beginning, asked for one by one. */
+static void topic_counted(struct channel *channel, struct pending *pending,
+                          const struct event *event)
+{
+    uint64_t first = pending->consumer;
+    if (pending->more) /* the beginning could not be told */
+        channel_no_queue(channel, AMQP_QUEUE_DECLARE, slice_make(pending->name, pending->name_len));
+    else
+        declare_ok(channel, pending, !event->err && event->value > first ? event->value - first : 0,
+                   0);
+}
+
+static bool topic_begins(struct channel *channel, struct pending *pending,
+                         const struct event *event)
 {
     struct slice name = slice_make(pending->name, pending->name_len);
     const struct topic *topic = topic_named(channel, name);
     if (event->err || !topic)
-        channel_no_queue(channel, AMQP_QUEUE_DECLARE, name);
-    else
-        topic_count(channel, topic->partitions[0], name, OFFSET_LATEST, event->value);
+        return false;
+    pending->more = NULL;
+    pending->consumer = event->value;
+    struct command command = {.type = COMMAND_OFFSETS,
+                              .object = topic->partitions[0],
+                              .offsets = {.query = OFFSET_LATEST}};
+    pending_again(channel, pending, &command);
+    return true;
+}
+
+static void topic_count(struct channel *channel, const struct topic *topic, struct slice name)
+{
+    struct pending *pending =
+        pending_add(channel->amqp, channel, AMQP_QUEUE_DECLARE, topic_counted);
+    if (!pending)
+        return;
+    pending_name(pending, name);
+    pending->more = topic_begins;
+    struct command command = {.type = COMMAND_OFFSETS,
+                              .object = topic->partitions[0],
+                              .offsets = {.query = OFFSET_EARLIEST}};
+    command_send(channel->amqp, &command, channel->number, pending->tag);
 }
 
 static void declared(struct channel *channel, struct pending *pending, const struct event *event)
 {
-    struct amqp *self = channel->amqp;
-    if (event->err) {
+    if (event->err)
         channel_event_error(channel, pending->method, event);
-        return;
-    }
-    if (pending->no_wait)
-        return;
-    struct slice name = slice_make(pending->name, pending->name_len);
-    const struct queue_def *queue =
-        catalog_queue(conn_catalog(self->conn), self->namespace_id, name);
-    if (event->value2 && queue) /* it was there before: it may hold messages */
-        count(channel, pending->method, queue->id, name);
     else
         declare_ok(channel, pending, 0, 0);
+}
+
+/* It was there before: it may hold messages. */
+static bool declared_again(struct channel *channel, struct pending *pending,
+                           const struct event *event)
+{
+    struct amqp *self = channel->amqp;
+    if (event->err || pending->no_wait || !event->value2)
+        return false;
+    const struct queue_def *queue = catalog_queue(conn_catalog(self->conn), self->namespace_id,
+                                                  slice_make(pending->name, pending->name_len));
+    if (!queue)
+        return false;
+    pending->more = NULL;
+    pending->done = counted;
+    struct command command = {.type = COMMAND_QUEUE_STATUS, .object = queue->id};
+    pending_again(channel, pending, &command);
+    return true;
 }
 
 static void last_queue_set(struct channel *channel, struct slice name)
@@ -124,7 +136,7 @@ static void declare_passive(struct channel *channel, const struct amqp_queue_dec
     if (topic) {
         last_queue_set(channel, name);
         if (!m->no_wait)
-            topic_count(channel, topic->partitions[0], name, OFFSET_EARLIEST, 0);
+            topic_count(channel, topic, name);
         return;
     }
     /* Whoever is to answer may ask whether the asker is still there. */
@@ -184,7 +196,7 @@ static bool topic_again(struct channel *channel, const struct amqp_queue_declare
                       (int)name.len, (const char *)name.data, (int)vhost.len,
                       (const char *)vhost.data);
     } else if (!m->no_wait) {
-        topic_count(channel, topic->partitions[0], name, OFFSET_EARLIEST, 0);
+        topic_count(channel, topic, name);
     }
     return true;
 }
@@ -258,6 +270,7 @@ static void declare(struct channel *channel, const struct amqp_queue_declare *m)
         parts_destroy(parts);
         return;
     }
+    pending->more = declared_again;
     pending->no_wait = m->no_wait;
     pending_name(pending, name);
     last_queue_set(channel, name);
@@ -422,6 +435,53 @@ static void delete (struct channel *channel, const struct amqp_queue_delete *m)
     struct command command = {
         .type = COMMAND_DELETE_QUEUE, .object = queue->id, .remove = {.flags = flags}};
     command_send(self, &command, channel->number, pending->tag);
+}
+
+/* ---- What may go on at the same time ---- */
+
+/* Is all that is under way the declaration or deletion of a queue, and of none with this name? */
+static bool others_only(const struct amqp *self, struct slice name)
+{
+    list_each(node, &self->pending)
+    {
+        const struct pending *pending = list_entry(node, struct pending, link);
+        if ((pending->method != AMQP_QUEUE_DECLARE && pending->method != AMQP_QUEUE_DELETE) ||
+            slice_equal(slice_make(pending->name, pending->name_len), name))
+            return false;
+    }
+    return true;
+}
+
+static bool declare_may_pass(struct channel *channel, const struct amqp_queue_declare *m)
+{
+    char room[AMQP_SHORTSTR_MAX];
+    struct slice name = name_clean(m->queue, room);
+    bool reserved = name.len >= 4 && memcmp(name.data, "amq.", 4) == 0;
+    return !m->passive && name.len > 0 && !reserved && !declares_stream(m->arguments) &&
+           !topic_named(channel, name) && others_only(channel->amqp, name);
+}
+
+static bool delete_may_pass(struct channel *channel, struct slice name)
+{
+    const struct amqp *self = channel->amqp;
+    const struct queue_def *queue =
+        catalog_queue(conn_catalog(self->conn), self->namespace_id, name);
+    return name.len > 0 && queue && (!queue->exclusive || queue->owner == conn_id(self->conn)) &&
+           !topic_named(channel, name) && others_only(self, name);
+}
+
+bool queue_method_may_pass(struct amqp *self, uint16_t number, uint32_t method,
+                           struct slice arguments)
+{
+    struct channel *channel = channel_get(self, number);
+    struct amqp_queue_declare d;
+    struct amqp_queue_delete r;
+    if (!channel || channel->state != CHANNEL_OPEN)
+        return false;
+    if (method == AMQP_QUEUE_DECLARE)
+        return amqp_queue_declare_read(arguments, &d) && declare_may_pass(channel, &d);
+    return method == AMQP_QUEUE_DELETE && amqp_queue_delete_read(arguments, &r) &&
+           delete_may_pass(channel, r.queue);
 }
 
 void queue_method(struct channel *channel, uint32_t method, struct slice arguments)
