@@ -65,6 +65,7 @@ class Session:
                              1.0 if options.level == "quick" else 2.5, options.calm)
         self.records, self.half_rates, self.versions = [], {}, {}
         self.began = datetime.now(timezone.utc)
+        self.commit = report.commit()  # now: work may go on while it runs
         results = BENCH / "results"
         results.mkdir(exist_ok=True)
         self.file = open(results / f"{self.began:%Y%m%d-%H%M%S}.jsonl", "w")
@@ -186,7 +187,7 @@ class Session:
         took = (datetime.now(timezone.utc) - self.began).total_seconds() / 60
         notes = BENCH / "notes.md"
         header = {
-            **report.machine(), "commit": report.commit(),
+            **report.machine(), "commit": self.commit,
             "brokers": "; ".join(self.versions.values()),
             "command": "bench/run " + " ".join(shlex.quote(a) for a in sys.argv[1:]),
             "measured": f"{self.began:%Y-%m-%d %H:%M} UTC, {took:.0f} minutes, {turn} rounds of "
@@ -225,7 +226,7 @@ def report_again(options):
             record = json.loads(line)
             if record["suite"] == "header":
                 header = {k: v for k, v in record.items() if k != "suite"} | {
-                    k: v for k, v in header.items() if k in ("command", "measured")}
+                    k: v for k, v in header.items() if k in ("command", "commit")}
             records.append(record)
     notes = BENCH / "notes.md"
     text = report.Report(header, records, notes.read_text() if notes.exists() else None).text()
