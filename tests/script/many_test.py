@@ -233,9 +233,9 @@ class Objects(Server):
         say(f"{self.before_mib:.1f} MiB before, after each round "
             + ", ".join(f"{mib:.1f}" for mib in after))
         if not SANITIZED:
-            # Blocks, buffers and what malloc keeps are there after a few rounds; objects leave nothing.
+            # What malloc keeps of the peak is there after a few rounds; objects leave nothing.
             self.assertLess(after[-1], after[3] + 4)
-            self.assertLess(after[-1], self.before_mib + 40)
+            self.assertLess(after[-1], self.before_mib + 72)
         for client in clients:
             client.leave()
 
