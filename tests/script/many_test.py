@@ -22,6 +22,7 @@ CONNECTIONS = 5000 // PARTS
 CHURN = 20000 // PARTS
 QUEUES = 10000 // PARTS
 TOPICS = 1000 // PARTS
+SETTLED = 8  # rounds until malloc hardly asks for more
 # Connections that come from several addresses do not run out of ports.
 SOURCES = [f"127.0.0.{n}" for n in range(2, 10)]
 
@@ -229,12 +230,11 @@ class Objects(Server):
         say(f"{self.before_mib:.1f} MiB before, after each round "
             + ", ".join(f"{mib:.1f}" for mib in after))
         if not SANITIZED:
-            # What malloc keeps of the peak comes in steps of some MiB; what objects left would come in
-            # each round.
-            self.assertLess(after[-1], after[3] + 16)
+            # What malloc keeps of the peaks is there after some rounds, give or take a step of some
+            # MiB; what objects left would come in each round.
+            self.assertLess(after[-1], after[SETTLED] + 6)
             self.assertLess(after[-1], self.before_mib + 72)
-        for client in clients:
-            client.leave()
+        client.leave()
 
     def test_1000_topics_come_and_go(self):
         client = Kafka(self.kafka, timeout_s=60)
