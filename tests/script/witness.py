@@ -17,6 +17,8 @@ from amqp_wire import Amqp
 from kafka_wire import Kafka, batch, records
 from kit import SLOW, say
 
+ONCE_MS = 10000
+
 
 class Witness:
     def __init__(self, server, amqp=True, kafka=True, pause_s=0.005):
@@ -40,7 +42,7 @@ class Witness:
             thread.join(30 * SLOW)
 
     def check(self, worst_ms=2000):
-        """Fails when a round failed or took too long."""
+        """Fails when a round failed or more than one took too long."""
         if self._failure:
             raise AssertionError(f"a well-behaved client was not served: {self._failure!r}"
                                  ) from self._failure
@@ -50,7 +52,10 @@ class Witness:
             assert rounds, f"{name}: not one round"
             say(f"meanwhile by {name}: {len(rounds)} rounds, median "
                 f"{statistics.median(rounds):.1f} ms, worst {max(rounds):.1f} ms")
-            assert max(rounds) < worst_ms * SLOW, f"{name}: {max(rounds):.0f} ms"
+            # A slow disk, or a machine that does something else, may hold up one of them.
+            *others, worst = sorted(rounds)
+            assert worst < ONCE_MS * SLOW, f"{name}: {worst:.0f} ms"
+            assert not others or others[-1] < worst_ms * SLOW, f"{name}: {others[-1]:.0f} ms"
 
     def _run(self, kind):
         try:
