@@ -65,8 +65,6 @@ struct queue_options {
     int64_t delivery_limit; /* x-delivery-limit */
     bool single_active_consumer;
     bool dead_letters; /* x-dead-letter-exchange was given, possibly as "" */
-    struct slice dead_letter_exchange;
-    struct slice dead_letter_key; /* data == NULL: the message's own keys */
 };
 
 struct queue_def {
@@ -76,7 +74,6 @@ struct queue_def {
     uint64_t owner; /* connection of an exclusive queue, else 0 */
     struct slice name;
     struct args args;
-    struct queue_options options;
 };
 
 struct topic_options {
@@ -128,6 +125,12 @@ void catalog_each_topic(const struct catalog *catalog, uint32_t ns,
                         bool (*each)(void *ctx, const struct topic *topic), void *ctx);
 void catalog_each_queue(const struct catalog *catalog, uint32_t ns,
                         bool (*each)(void *ctx, const struct queue_def *queue), void *ctx);
+/* What the queue's arguments come to; read from them anew, for every shard has all definitions and
+ * each queue lives in one. */
+void catalog_queue_options(const struct queue_def *queue, struct queue_options *out);
+/* Where its dead letters go; false: nowhere. *key, data == NULL: by the message's own keys. */
+bool catalog_queue_dead_letters(const struct queue_def *queue, struct slice *exchange,
+                                struct slice *key);
 /* Grows by one with every change: whoever caches a look-up compares it. */
 uint64_t catalog_generation(const struct catalog *catalog);
 

@@ -172,7 +172,6 @@ struct slice source_pattern(const struct object *from, struct slice key);
 /* ---- catalog_options.c: arguments ---- */
 
 /* What the arguments come to; wrong ones count as not given. */
-void queue_options_read(struct args args, struct queue_options *out);
 void topic_options_read(struct args args, struct topic_options *out);
 /* NULL, or what is wrong, into text: for queues in RabbitMQ's words behind "invalid arg '%s' for
  * queue ...: ", *name being the argument; for topics the whole text. */

@@ -13,15 +13,21 @@ struct layout {
     size_t bytes;
 };
 
-static struct object *allocate(const struct layout *layout, uint64_t **partitions,
-                               struct arg **args, uint8_t **bytes)
+/* Of struct object only what its kind fills is there: a queue is half a topic's size. */
+static struct object *allocate(enum target_kind kind, const struct layout *layout,
+                               uint64_t **partitions, struct arg **args, uint8_t **bytes)
 {
-    size_t size = sizeof(struct object) + layout->partitions * sizeof(uint64_t) +
-                  layout->args * sizeof(struct arg) + layout->bytes;
-    struct object *object = calloc(1, size);
+    static const size_t sizes[] = {
+        [TARGET_EXCHANGE] = offsetof(struct object, exchange) + sizeof(struct exchange),
+        [TARGET_QUEUE] = offsetof(struct object, queue) + sizeof(struct queue_def),
+        [TARGET_TOPIC] = offsetof(struct object, topic) + sizeof(struct topic),
+    };
+    struct object *object = calloc(1, sizes[kind] + layout->partitions * sizeof(uint64_t) +
+                                          layout->args * sizeof(struct arg) + layout->bytes);
     if (object == NULL)
         return NULL;
-    *partitions = (uint64_t *)(object + 1);
+    object->kind = kind;
+    *partitions = (uint64_t *)(void *)((uint8_t *)object + sizes[kind]);
     *args = (struct arg *)(*partitions + layout->partitions);
     *bytes = (uint8_t *)(*args + layout->args);
     return object;
@@ -57,7 +63,6 @@ static void fill_queue(struct queue_def *queue, const struct change *change)
     queue->auto_delete = change->flags & CHANGE_AUTO_DELETE;
     queue->exclusive = change->flags & CHANGE_EXCLUSIVE;
     queue->owner = change->owner;
-    queue_options_read(queue->args, &queue->options);
 }
 
 static void fill_topic(struct topic *topic, const struct change *change, uint64_t *partitions)
@@ -78,7 +83,10 @@ struct object *object_create(const struct change *change)
     uint64_t *partitions;
     struct arg *items;
     uint8_t *at;
-    struct object *object = allocate(&layout, &partitions, &items, &at);
+    enum target_kind kind = change->type == CHANGE_ADD_EXCHANGE ? TARGET_EXCHANGE
+                            : change->type == CHANGE_ADD_QUEUE  ? TARGET_QUEUE
+                                                                : TARGET_TOPIC;
+    struct object *object = allocate(kind, &layout, &partitions, &items, &at);
     if (object == NULL)
         return NULL;
     struct slice name = put_bytes(&at, change->name);
@@ -86,19 +94,16 @@ struct object *object_create(const struct change *change)
         args_read(put_bytes(&at, change->args_bytes), items);
     struct args args = {items, change->args_count};
     object->name_hash = name_hash(change->namespace_id, name);
-    if (change->type == CHANGE_ADD_EXCHANGE) {
-        object->kind = TARGET_EXCHANGE;
+    if (kind == TARGET_EXCHANGE) {
         object->exchange.name = name;
         object->exchange.args = args;
         fill_exchange(&object->exchange, change);
-    } else if (change->type == CHANGE_ADD_QUEUE) {
-        object->kind = TARGET_QUEUE;
+    } else if (kind == TARGET_QUEUE) {
         object->queue.name = name;
         object->queue.args = args;
         fill_queue(&object->queue, change);
     } else {
         assert(change->type == CHANGE_ADD_TOPIC);
-        object->kind = TARGET_TOPIC;
         object->topic.name = name;
         object->topic.args = args;
         fill_topic(&object->topic, change, partitions);
@@ -130,10 +135,12 @@ struct object *topic_remake(const struct object *old, const struct change *chang
     uint64_t *partitions;
     struct arg *items;
     uint8_t *at;
-    struct object *object = allocate(&layout, &partitions, &items, &at);
+    struct object *object = allocate(TARGET_TOPIC, &layout, &partitions, &items, &at);
     if (object == NULL)
         return NULL;
-    *object = *old;
+    object->fixed = old->fixed;
+    object->name_hash = old->name_hash;
+    object->topic = old->topic;
     struct topic *topic = &object->topic;
     topic->name = put_bytes(&at, was->name);
     topic->partitions = partitions;

@@ -322,8 +322,9 @@ static enum queue_overflow overflow_of(struct args args)
     return OVERFLOW_DROP_HEAD;
 }
 
-void queue_options_read(struct args args, struct queue_options *out)
+void catalog_queue_options(const struct queue_def *queue, struct queue_options *out)
 {
+    struct args args = queue->args;
     *out = (struct queue_options){
         .message_ttl_ms = -1,
         .expires_ms = -1,
@@ -343,14 +344,20 @@ void queue_options_read(struct args args, struct queue_options *out)
     out->overflow = overflow_of(args);
     const struct arg *single = args_find(args, "x-single-active-consumer");
     out->single_active_consumer = single != NULL && single->kind == ARG_BOOL && single->number != 0;
-    const struct arg *exchange = args_find(args, "x-dead-letter-exchange");
-    if (exchange != NULL && exchange->kind == ARG_TEXT) {
-        out->dead_letters = true;
-        out->dead_letter_exchange = exchange->text;
-    }
-    const struct arg *key = args_find(args, "x-dead-letter-routing-key");
-    if (key != NULL && key->kind == ARG_TEXT)
-        out->dead_letter_key = key->text;
+    struct slice exchange, key;
+    out->dead_letters = catalog_queue_dead_letters(queue, &exchange, &key);
+}
+
+bool catalog_queue_dead_letters(const struct queue_def *queue, struct slice *exchange,
+                                struct slice *key)
+{
+    const struct arg *given = args_find(queue->args, "x-dead-letter-exchange");
+    if (given == NULL || given->kind != ARG_TEXT)
+        return false;
+    *exchange = given->text;
+    const struct arg *by = args_find(queue->args, "x-dead-letter-routing-key");
+    *key = by != NULL && by->kind == ARG_TEXT ? by->text : (struct slice){0};
+    return true;
 }
 
 /* ---- Topics ---- */

@@ -24,7 +24,10 @@ static void a_queue_is_declared_once(void **state)
     const struct queue_def *queue = catalog_queue(rig.copy, 0, slice_of("q"));
     assert_non_null(queue);
     assert_true(queue->durable);
-    assert_int_equal(queue->options.message_ttl_ms, -1);
+    struct queue_options options;
+    catalog_queue_options(queue, &options);
+    assert_int_equal(options.message_ttl_ms, -1);
+    assert_false(options.dead_letters);
     assert_ptr_equal(catalog_queue_by_id(rig.copy, id), queue);
     assert_null(catalog_queue(rig.copy, 0, slice_of("other")));
     assert_null(catalog_topic_by_id(rig.copy, id));
@@ -43,18 +46,22 @@ static void arguments_become_options(void **state)
                           rig_bool("x-single-active-consumer", true),
                           rig_text("x-dead-letter-exchange", ""),
                           rig_text("x-dead-letter-routing-key", "dead")));
-    const struct queue_options *options = &catalog_queue(rig.copy, 0, slice_of("q"))->options;
-    assert_int_equal(options->message_ttl_ms, 10);
-    assert_int_equal(options->expires_ms, 20);
-    assert_int_equal(options->max_length, 30);
-    assert_int_equal(options->max_length_bytes, 40);
-    assert_int_equal(options->max_priority, 5);
-    assert_int_equal(options->delivery_limit, 6);
-    assert_int_equal(options->overflow, OVERFLOW_REJECT_PUBLISH);
-    assert_true(options->single_active_consumer);
-    assert_true(options->dead_letters);
-    assert_int_equal(options->dead_letter_exchange.len, 0);
-    assert_true(slice_equal(options->dead_letter_key, slice_of("dead")));
+    const struct queue_def *queue = catalog_queue(rig.copy, 0, slice_of("q"));
+    struct queue_options options;
+    catalog_queue_options(queue, &options);
+    assert_int_equal(options.message_ttl_ms, 10);
+    assert_int_equal(options.expires_ms, 20);
+    assert_int_equal(options.max_length, 30);
+    assert_int_equal(options.max_length_bytes, 40);
+    assert_int_equal(options.max_priority, 5);
+    assert_int_equal(options.delivery_limit, 6);
+    assert_int_equal(options.overflow, OVERFLOW_REJECT_PUBLISH);
+    assert_true(options.single_active_consumer);
+    assert_true(options.dead_letters);
+    struct slice exchange, key;
+    assert_true(catalog_queue_dead_letters(queue, &exchange, &key));
+    assert_int_equal(exchange.len, 0);
+    assert_true(slice_equal(key, slice_of("dead")));
     rig_done(&rig);
 }
 

@@ -204,15 +204,14 @@ static struct slice compose(struct queue *queue, enum message_death death, struc
     struct cell *cell = queue->cell;
     const struct queue_def *def = catalog_queue_by_id(cell->catalog, queue->ledger.stream.id);
     route_reset(&cell->route);
-    if (def == NULL || !def->options.dead_letters)
+    struct slice name, key;
+    if (def == NULL || !catalog_queue_dead_letters(def, &name, &key))
         return (struct slice){0};
-    const struct exchange *exchange =
-        catalog_exchange(cell->catalog, def->namespace_id, def->options.dead_letter_exchange);
+    const struct exchange *exchange = catalog_exchange(cell->catalog, def->namespace_id, name);
     if (exchange == NULL)
         return (struct slice){0};
     struct slice letter =
-        message_dead_letter(entry, death, def->name, def->options.dead_letter_exchange,
-                            def->options.dead_letter_key, cell->wall_ms, arena);
+        message_dead_letter(entry, death, def->name, name, key, cell->wall_ms, arena);
     struct message_parts parts;
     if (letter.data == NULL || !message_split(letter, &parts))
         return (struct slice){0};

@@ -58,9 +58,7 @@ void queue_define(struct queue *queue, const struct queue_def *def)
     queue->auto_delete = def->auto_delete;
     queue->owner = def->owner;
     queue->namespace_id = def->namespace_id;
-    queue->options = def->options;
-    queue->options.dead_letter_exchange = (struct slice){0};
-    queue->options.dead_letter_key = (struct slice){0};
+    catalog_queue_options(def, &queue->options);
     if (!again) {
         queue->cursor = queue->ledger.stream.first;
         queue->recovered = queue->aged = queue->ledger.stream.next;

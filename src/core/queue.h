@@ -62,7 +62,7 @@ struct queue {
     uint32_t namespace_id;
     uint32_t consumers; /* active subscriptions */
     uint64_t owner;
-    struct queue_options options; /* its slices are not set: see the definition */
+    struct queue_options options;
     uint64_t cursor;              /* the next message never delivered (since the start) */
     uint64_t recovered;           /* below it: may have been delivered before the restart */
     struct ranges returned;       /* ready again, all below cursor */
