@@ -1,12 +1,12 @@
 # A thin front; the work is in tools/, tests/run.py and bench/.
-.PHONY: help build run test bench check fuzz sim format clean
+.PHONY: help build run test bench check fuzz sim mutants coverage format clean
 .DEFAULT_GOAL := help
 
 ARGS ?=
 BINARY := $(if $(wildcard src/cli/main.c),weir)
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo '  ARGS="..." is passed on, e.g. make run ARGS="--data /srv/weir", make test ARGS="--only unit"'
 
 build: ## Build the release binary, build/weir
@@ -36,9 +36,18 @@ sim: ## Simulate from seeds: make sim ARGS="--seeds 1000000" or ARGS="--from 42 
 	@tools/setup build test
 	@tests/sim/run $(ARGS)
 
+mutants: ## Break the code on purpose: every mutant must be noticed by the tests
+	@tools/setup build test
+	@tools/build release
+	@tools/mutants --all $(ARGS)
+
+coverage: ## Lines and branches of store and core that the tests reach
+	@tools/setup build test fuzz
+	@tools/coverage $(ARGS)
+
 format: ## Format the C sources in place
 	@tools/setup test
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format-14 -i
 
 clean: ## Remove everything that was built
-	rm -rf build build-dev build-asan build-tsan build-fuzz build-werror build-analyzer
+	rm -rf build build-dev build-asan build-tsan build-fuzz build-werror build-analyzer build-coverage
