@@ -435,6 +435,7 @@ int server_run(const struct config *config)
         atomic_store(&server->phase, (int)PHASE_RUN);
         crew_fold(server->crew);
         print_start(server);
+        malloc_trim(0); /* recovery took more than what it left */
         wait_for_end(server, &signals);
     }
     set_phase(server, PHASE_STOP);
