@@ -1,5 +1,5 @@
 # A thin front; the work is in tools/, tests/run.py and bench/.
-.PHONY: help build run test bench check fuzz sim mutants coverage format clean
+.PHONY: help build run test bench check fuzz sim mutants coverage trust format clean
 .DEFAULT_GOAL := help
 
 ARGS ?=
@@ -44,6 +44,9 @@ mutants: ## Break the code on purpose: every mutant must be noticed by the tests
 coverage: ## Lines and branches of store and core that the tests reach
 	@tools/setup build test fuzz
 	@tools/coverage $(ARGS)
+
+trust: ## Everything that is to lose a message, for 20 minutes, into TRUST.md; hours with ARGS="--long"
+	@tools/trust $(ARGS)
 
 format: ## Format the C sources in place
 	@tools/setup test

@@ -7,6 +7,7 @@ the command that shows it again. --keep adds to the kept corpus what reaches cod
 Every fuzzer counts as one test."""
 import argparse
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,8 @@ def fuzz(name, seconds):
                  if line.startswith("stat::number_of_executed_units")), "0")
     if runs == "0":
         return False, f"{output}\n{name}: did not run"
-    return True, f"{name}: {runs} inputs"
+    edges = re.findall(r"\bcov: (\d+)", output)
+    return True, f"{name}: {runs} inputs, {edges[-1] if edges else 0} edges"
 
 
 def keep(name):
