@@ -26,7 +26,7 @@ static struct object *allocate(enum target_kind kind, const struct layout *layou
                                           layout->args * sizeof(struct arg) + layout->bytes);
     if (object == NULL)
         return NULL;
-    object->kind = kind;
+    object->kind = (uint8_t)kind;
     *partitions = (uint64_t *)(void *)((uint8_t *)object + sizes[kind]);
     *args = (struct arg *)(*partitions + layout->partitions);
     *bytes = (uint8_t *)(*args + layout->args);
