@@ -19,6 +19,31 @@ static enum err say(char problem[512], const char *what, const char *path)
     return ERR_IO;
 }
 
+static enum err sync_folder(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return ERR_IO;
+    int failed = fsync(fd);
+    close(fd);
+    return failed ? ERR_IO : ERR_NONE;
+}
+
+/* The folder that holds its name; one that may not be looked into is left to the file system. */
+static enum err sync_above(const char *path)
+{
+    char above[4096];
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    snprintf(above, sizeof above, "%.*s", len > 0 ? (int)len : 1, len > 0 ? path : ".");
+    enum err err = sync_folder(above);
+    return err != ERR_NONE && errno == EACCES ? ERR_NONE : err;
+}
+
+/* A new folder's name must survive a power cut as what will be in it does. */
 static enum err make_folders(const char *path, char problem[512])
 {
     char part[4096];
@@ -33,7 +58,8 @@ static enum err make_folders(const char *path, char problem[512])
             continue;
         char saved = part[i];
         part[i] = '\0';
-        if (mkdir(part, 0750) != 0 && errno != EEXIST)
+        int failed = mkdir(part, 0750);
+        if (failed ? errno != EEXIST : sync_above(part) != ERR_NONE)
             return say(problem, "cannot make folder", part);
         part[i] = saved;
     }
@@ -70,16 +96,6 @@ static enum err write_all(int fd, const char *text, size_t len)
     return ERR_NONE;
 }
 
-static enum err sync_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return ERR_IO;
-    int failed = fsync(fd);
-    close(fd);
-    return failed ? ERR_IO : ERR_NONE;
-}
-
 static enum err create(const char *path, struct data_folder *data, char problem[512])
 {
     if (getrandom(data->cluster_id, sizeof data->cluster_id, 0) != sizeof data->cluster_id)
@@ -103,6 +119,8 @@ static enum err create(const char *path, struct data_folder *data, char problem[
         err = ERR_IO;
     if (err == ERR_NONE)
         err = sync_folder(path);
+    if (err == ERR_NONE) /* a start that was cut off may have made it */
+        err = sync_above(path);
     return err == ERR_NONE ? err : say(problem, "cannot write", name);
 }
 
