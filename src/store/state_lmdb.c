@@ -1,6 +1,7 @@
-/* The state store on LMDB: one file and its lock file, one unnamed database. Reading a key costs a
- * renewed read transaction, which is given back at once so that no page stays pinned. The map is
- * reserved address space, not memory. */
+/* The state store on LMDB: one file and its lock file, one unnamed database. It is made under
+ * another name and renamed when it is safe, for LMDB refuses a file whose first pages a power cut
+ * has torn. Reading a key costs a renewed read transaction, which is given back at once so that no
+ * page stays pinned. The map is reserved address space, not memory. */
 #include "store/state.h"
 
 #include <assert.h>
@@ -92,12 +93,38 @@ static int lock_reserve(const char *path)
     return code;
 }
 
+/* What a crash has left under the other name is of no use. The caller syncs the folder. */
+static int file_make(const char *path)
+{
+    char fresh[4096];
+    if (snprintf(fresh, sizeof fresh, "%s-new", path) >= (int)sizeof fresh)
+        return ENAMETOOLONG;
+    if (unlink(fresh) != 0 && errno != ENOENT)
+        return errno;
+    MDB_env *env;
+    int code = mdb_env_create(&env);
+    if (code != 0)
+        return code;
+    code = mdb_env_open(env, fresh, MDB_NOSUBDIR | MDB_NOLOCK, FILE_MODE);
+    if (code == 0)
+        code = mdb_env_sync(env, 1);
+    mdb_env_close(env);
+    if (code == 0 && rename(fresh, path) != 0)
+        code = errno;
+    return code;
+}
+
 static enum err lmdb_open(const struct state_backend *self, const char *path, bool create,
                           struct state **out)
 {
     (void)self;
-    if (!create && access(path, F_OK) != 0)
-        return errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
+    if (access(path, F_OK) != 0) {
+        enum err absent = errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
+        if (absent == ERR_NOT_FOUND && create)
+            absent = err_of(file_make(path));
+        if (absent != ERR_NONE)
+            return absent;
+    }
     struct state *state = calloc(1, sizeof *state);
     if (state == NULL)
         return ERR_NO_MEMORY;
