@@ -29,6 +29,12 @@ static void damage_print(void *ctx, const char *text)
     printf("damage: %s\n", text);
 }
 
+static void doubt_print(void *ctx, const char *text)
+{
+    (void)ctx;
+    printf("note: %s\n", text);
+}
+
 static void objects_print(const struct verify_report *report)
 {
     uint64_t left = 0, named = 0;
@@ -112,12 +118,12 @@ int cli_check(int argc, char **argv)
         return 2;
     }
     struct data_folder folder;
-    if (data_folder_open(data, 0, &folder, problem) != ERR_NONE) {
+    if (data_folder_open(data, 0, false, &folder, problem) != ERR_NONE) {
         fprintf(stderr, "weir: %s\n", problem);
         return 1;
     }
     uint32_t used = 0;
-    struct verify_report report = {.damage = damage_print};
+    struct verify_report report = {.damage = damage_print, .doubt = doubt_print};
     enum err err = cells_verify(data, folder.cells, &used, &report);
     summary_print(folder.cells, used, &report);
     data_folder_close(&folder);

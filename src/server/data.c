@@ -1,9 +1,13 @@
-/* The file `weir` is written once, to a temporary name, synced and renamed: it is whole or absent.
- */
+/* The file `weir` is written to a temporary name, synced and renamed: it is whole or absent. Its
+ * last line is a checksum of the others; a folder of before there was one gets it when it is
+ * opened. */
 #include "server/data.h"
+
+#include "store/format.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -12,6 +16,7 @@
 #include <unistd.h>
 
 enum { DATA_VERSION = 1, CELLS_MOST = 64 }; /* as spec/options.toml allows */
+enum { TEXT_BYTES = 256 };
 
 static enum err say(char problem[512], const char *what, const char *path)
 {
@@ -96,22 +101,43 @@ static enum err write_all(int fd, const char *text, size_t len)
     return ERR_NONE;
 }
 
+<<<<<<< Updated upstream
 static enum err create(const char *path, struct data_folder *data, char problem[512])
+=======
+static enum err sync_folder(const char *path)
 {
-    if (getrandom(data->cluster_id, sizeof data->cluster_id, 0) != sizeof data->cluster_id)
-        return say(problem, "no random numbers for", path);
-    char name[4200], temporary[4200], text[256];
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return ERR_IO;
+    int failed = fsync(fd);
+    close(fd);
+    return failed ? ERR_IO : ERR_NONE;
+}
+
+static size_t render(const struct data_folder *data, bool checksum, char text[TEXT_BYTES])
+>>>>>>> Stashed changes
+{
+    size_t len = (size_t)snprintf(
+        text, TEXT_BYTES, "version = %d\ncells = %u\ncluster = ", DATA_VERSION, data->cells);
+    for (size_t i = 0; i < sizeof data->cluster_id; i++)
+        len += (size_t)snprintf(text + len, TEXT_BYTES - len, "%02x", data->cluster_id[i]);
+    len += (size_t)snprintf(text + len, TEXT_BYTES - len, "\n");
+    if (checksum)
+        len += (size_t)snprintf(text + len, TEXT_BYTES - len, "checksum = %08x\n",
+                                crc32c(0, text, len));
+    return len;
+}
+
+static enum err put(const char *path, const struct data_folder *data, char problem[512])
+{
+    char name[4200], temporary[4200], text[TEXT_BYTES];
     snprintf(name, sizeof name, "%s/weir", path);
     snprintf(temporary, sizeof temporary, "%s/weir.new", path);
-    int len = snprintf(text, sizeof text, "version = %d\ncells = %u\ncluster = ", DATA_VERSION,
-                       data->cells);
-    for (size_t i = 0; i < sizeof data->cluster_id; i++)
-        len += snprintf(text + len, sizeof text - (size_t)len, "%02x", data->cluster_id[i]);
-    len += snprintf(text + len, sizeof text - (size_t)len, "\n");
+    size_t len = render(data, true, text);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (fd < 0)
         return say(problem, "cannot make", temporary);
-    enum err err = write_all(fd, text, (size_t)len);
+    enum err err = write_all(fd, text, len);
     if (err == ERR_NONE && fdatasync(fd) != 0)
         err = ERR_IO;
     close(fd);
@@ -124,25 +150,85 @@ static enum err create(const char *path, struct data_folder *data, char problem[
     return err == ERR_NONE ? err : say(problem, "cannot write", name);
 }
 
-static enum err parse(const char *text, struct data_folder *data)
+static enum err create(const char *path, struct data_folder *data, char problem[512])
+{
+    if (getrandom(data->cluster_id, sizeof data->cluster_id, 0) != sizeof data->cluster_id)
+        return say(problem, "no random numbers for", path);
+    return put(path, data, problem);
+}
+
+/* Exactly what was written, to the byte. *checked: with its checksum. */
+static bool parse(const char *text, size_t len, struct data_folder *data, bool *checked)
 {
     unsigned version = 0, cells = 0;
-    char cluster[33] = "";
+    char cluster[33] = "", again[TEXT_BYTES];
+    struct data_folder found = *data;
     if (sscanf(text, "version = %u cells = %u cluster = %32[0-9a-f]", &version, &cells, cluster) !=
             3 ||
         version != DATA_VERSION || cells < 1 || cells > CELLS_MOST || strlen(cluster) != 32)
-        return ERR_CORRUPT;
-    data->cells = cells;
-    for (size_t i = 0; i < sizeof data->cluster_id; i++) {
+        return false;
+    found.cells = cells;
+    for (size_t i = 0; i < sizeof found.cluster_id; i++) {
         unsigned byte = 0;
         if (sscanf(cluster + 2 * i, "%2x", &byte) != 1)
-            return ERR_CORRUPT;
-        data->cluster_id[i] = (uint8_t)byte;
+            return false;
+        found.cluster_id[i] = (uint8_t)byte;
     }
-    return ERR_NONE;
+    *checked = len == render(&found, true, again) && memcmp(text, again, len) == 0;
+    if (!*checked && (len != render(&found, false, again) || memcmp(text, again, len) != 0))
+        return false;
+    *data = found;
+    return true;
 }
 
-enum err data_folder_open(const char *path, uint32_t cells, struct data_folder *out,
+/* The one bit that makes sense of it when it is turned. False when none does, or several. */
+static bool mend(char *text, size_t len, struct data_folder *data)
+{
+    struct data_folder found = *data;
+    unsigned ways = 0;
+    for (size_t bit = 0; bit < 8 * len; bit++) {
+        struct data_folder maybe = *data;
+        bool checked = false;
+        text[bit / 8] = (char)(text[bit / 8] ^ 1 << bit % 8);
+        if (parse(text, len, &maybe, &checked)) {
+            ways++;
+            found = maybe;
+        }
+        text[bit / 8] = (char)(text[bit / 8] ^ 1 << bit % 8);
+    }
+    if (ways == 1)
+        *data = found;
+    return ways == 1;
+}
+
+/* What stands in the file, or a new one. */
+static enum err load(const char *path, bool repair, struct data_folder *data, char problem[512])
+{
+    char name[4200], text[TEXT_BYTES + 1] = "";
+    snprintf(name, sizeof name, "%s/weir", path);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return create(path, data, problem);
+    if (fd < 0)
+        return say(problem, "cannot read", name);
+    ssize_t n = read(fd, text, TEXT_BYTES);
+    close(fd);
+    if (n < 0)
+        return say(problem, "cannot read", name);
+    bool checked = false;
+    if (parse(text, (size_t)n, data, &checked))
+        return checked ? ERR_NONE : put(path, data, problem);
+    data->damaged = true;
+    if (repair && mend(text, (size_t)n, data))
+        return ERR_NONE;
+    snprintf(problem, 512,
+             "%.300s is damaged (from byte 0 on), or not one that this version understands; "
+             "`weir check` says more",
+             name);
+    return ERR_CORRUPT;
+}
+
+enum err data_folder_open(const char *path, uint32_t cells, bool repair, struct data_folder *out,
                           char problem[512])
 {
     struct data_folder data = {.lock = -1, .cells = cells};
@@ -151,26 +237,21 @@ enum err data_folder_open(const char *path, uint32_t cells, struct data_folder *
         err = lock(path, &data.lock, problem);
     if (err != ERR_NONE)
         return err;
-    char name[4200], text[512] = "";
-    snprintf(name, sizeof name, "%s/weir", path);
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        ssize_t n = read(fd, text, sizeof text - 1);
-        close(fd);
-        err = n > 0 ? parse(text, &data) : ERR_CORRUPT;
-        if (err != ERR_NONE)
-            snprintf(problem, 512, "%.300s is not one that this version understands", name);
-    } else if (errno == ENOENT) {
-        err = create(path, &data, problem);
-    } else {
-        err = say(problem, "cannot read", name);
-    }
+    err = load(path, repair, &data, problem);
     if (err != ERR_NONE) {
         close(data.lock);
         return err;
     }
     *out = data;
     return ERR_NONE;
+}
+
+enum err data_folder_write(const char *path, struct data_folder *data, char problem[512])
+{
+    enum err err = put(path, data, problem);
+    if (err == ERR_NONE)
+        data->damaged = false;
+    return err;
 }
 
 void data_folder_close(struct data_folder *data)

@@ -416,7 +416,7 @@ int server_run(const struct config *config)
     signal(SIGPIPE, SIG_IGN);
     (void)gethostname(host, sizeof host - 1);
     snprintf(name, sizeof name, "weir@%s", host);
-    enum err err = data_folder_open(config->data, config->cells, &data, problem);
+    enum err err = data_folder_open(config->data, config->cells, false, &data, problem);
     if (err != ERR_NONE) {
         fprintf(stderr, "weir: %s\n", problem);
         return 1;

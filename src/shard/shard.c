@@ -84,6 +84,10 @@ static enum err open_cells(struct shard *shard)
                       (const struct log_field[]){log_uint("cell", number),
                                                  log_text("error", err_text(err)),
                                                  log_text("problem", problem), log_end()});
+            if (err == ERR_CORRUPT)
+                log_event(broker->log, LOG_ERROR,
+                          "weir check says what is lost, weir check --repair keeps the rest",
+                          (const struct log_field[]){log_text("data", broker->data), log_end()});
             return err;
         }
         shard->own_cells++;

@@ -159,14 +159,23 @@ static enum err table_each(struct store *store, char table,
 
 static enum err meta_read(struct store *store)
 {
+    static const uint8_t any[1] = {0};
     struct extents *extents = &store->extents;
     struct index_key key;
     struct state_found found;
     index_meta_key(&key);
     enum err err = store->config.state->seek(extents->reader, index_key_slice(&key),
-                                             STATE_AT_OR_AFTER, &found);
-    if (err == ERR_NOT_FOUND || (err == ERR_NONE && found.key[0] != 'M'))
-        return ERR_NOT_FOUND;
+                                             STATE_AT_OR_BEFORE, &found);
+    if (err == ERR_NOT_FOUND || (err == ERR_NONE && found.key[0] != 'M')) {
+        /* With any row at all it was there once. */
+        err = store->config.state->seek(extents->reader, (struct slice){.data = any, .len = 1},
+                                        STATE_AT_OR_AFTER, &found);
+        if (err == ERR_NONE) {
+            store_explain(store, "%s/state: the meta row is missing", store->path);
+            return ERR_CORRUPT;
+        }
+        return err;
+    }
     struct slice name = {.data = found.key, .len = found.key_len};
     struct slice value = {.data = found.value, .len = found.value_len};
     if (err == ERR_NONE && (!index_meta_get(name, value, &extents->meta) ||
@@ -196,6 +205,29 @@ static void stray_note(void *ctx, const char *name)
     strays->err = disk_remove(store->config.disk, path);
 }
 
+struct state_watch {
+    struct store *store;
+    bool damaged;
+};
+
+static void state_damaged(void *ctx, uint64_t offset, const char *what)
+{
+    struct state_watch *watch = ctx;
+    struct store *store = watch->store;
+    if (!watch->damaged) /* the first place will do */
+        store_explain(store, "%s/state: %s at byte %" PRIu64, store->path, what, offset);
+    watch->damaged = true;
+}
+
+/* A damaged state store is not even opened. */
+static enum err state_check(struct store *store, const char *path)
+{
+    struct state_watch watch = {.store = store};
+    struct state_check check = {.damage = state_damaged, .ctx = &watch};
+    enum err err = store->config.state->check(store->config.state, path, &check);
+    return err == ERR_NONE && watch.damaged ? ERR_CORRUPT : err;
+}
+
 enum err extents_open(struct store *store)
 {
     struct extents *extents = &store->extents;
@@ -205,7 +237,9 @@ enum err extents_open(struct store *store)
         return ERR_NONE;
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/state", store->path);
-    enum err err = backend->open(backend, path, false, &extents->state);
+    enum err err = state_check(store, path);
+    if (err == ERR_NONE)
+        err = backend->open(backend, path, false, &extents->state);
     if (err == ERR_NONE)
         err = backend->reader_open(extents->state, &extents->reader);
     if (err == ERR_NONE)

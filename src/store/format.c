@@ -77,6 +77,13 @@ bool frame_begins(const uint8_t *data)
     return le32_get(data) == FRAME_MAGIC;
 }
 
+bool frame_resembles(const uint8_t *data, uint64_t position, uint64_t index, uint32_t chain)
+{
+    return (le32_get(data) == FRAME_MAGIC) + (le64_get(data + 16) == position) +
+               (le64_get(data + 32) == index) + (le32_get(data + 12) == chain) >=
+           3;
+}
+
 bool frame_peek(const uint8_t *data, uint64_t room, struct frame *out)
 {
     if (room < FRAME_HEADER_BYTES || le32_get(data) != FRAME_MAGIC || le32_get(data + 60) != 0)

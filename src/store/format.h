@@ -50,6 +50,8 @@ void frame_put(uint8_t *at, const struct frame *frame);
 uint32_t frame_seal(uint8_t *at, const struct frame *frame);
 /* Might a frame begin here? Four bytes are looked at. */
 bool frame_begins(const uint8_t *data);
+/* Most of the header is that of the frame which would follow there. */
+bool frame_resembles(const uint8_t *data, uint64_t position, uint64_t index, uint32_t chain);
 /* The header alone is plausible: magic, sizes. `room` = bytes there may be from `data` on. */
 bool frame_peek(const uint8_t *data, uint64_t room, struct frame *out);
 /* The whole frame is there and its checksum is right. */

@@ -184,6 +184,19 @@ bool index_object_get(struct slice key, struct slice value, uint8_t *kind, uint6
     return true;
 }
 
+bool index_row_sound(struct slice key, struct slice value)
+{
+    static const struct {
+        uint8_t table;
+        size_t key_len;
+    } tables[] = {{'M', 1}, {'E', ROW_KEY_BYTES}, {'X', 9}, {'O', 10}};
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        if (index_table(key) == tables[i].table)
+            return key.len == tables[i].key_len && pair_sound(key, value);
+    }
+    return false;
+}
+
 /* Seeks and decodes; ERR_NOT_FOUND when what is there is not a row of the stream. */
 static enum err row_seek(const struct state_backend *backend, struct state_reader *reader,
                          uint64_t stream, uint64_t base, enum state_seek where,

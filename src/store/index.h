@@ -66,6 +66,9 @@ bool index_extent_get(struct slice key, struct slice value, struct index_extent 
 bool index_object_get(struct slice key, struct slice value, uint8_t *kind, uint64_t *id,
                       struct slice *out);
 
+/* Is it a row of one of the tables, with the checksum that it was written with? */
+bool index_row_sound(struct slice key, struct slice value);
+
 /* Which table a key belongs to: 'M', 'E', 'X' or 'O'. */
 static inline uint8_t index_table(struct slice key)
 {

@@ -50,11 +50,24 @@ struct state_found {
     size_t key_len, value_len;
 };
 
+/* What looking for damage asks and tells. */
+struct state_check {
+    bool all; /* also what only costs room */
+    /* Is the row as it was written? NULL: rows are not asked about. */
+    bool (*row_sound)(struct slice key, struct slice value);
+    void (*damage)(void *ctx, uint64_t offset, const char *what); /* a byte of the file */
+    void *ctx;
+};
+
 struct state_backend {
     /* path names one file (and, beside it, whatever the backend needs). ERR_NOT_FOUND when it is
      * absent and create is false; ERR_CORRUPT when it is not a state store. */
     enum err (*open)(const struct state_backend *self, const char *path, bool create,
                      struct state **out);
+    /* Looks for damage that using the store would not notice, or not survive; before it is opened.
+     * ERR_NONE also when it is absent, and when there is damage. */
+    enum err (*check)(const struct state_backend *self, const char *path,
+                      const struct state_check *check);
     void (*close)(struct state *state); /* after its readers */
     enum err (*reader_open)(struct state *state, struct state_reader **out);
     void (*reader_close)(struct state_reader *reader);

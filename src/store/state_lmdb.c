@@ -4,6 +4,8 @@
  * page stays pinned. The map is reserved address space, not memory. */
 #include "store/state.h"
 
+#include "store/pages.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -147,6 +149,14 @@ static enum err lmdb_open(const struct state_backend *self, const char *path, bo
     }
     *out = state;
     return ERR_NONE;
+}
+
+static enum err lmdb_check(const struct state_backend *self, const char *path,
+                           const struct state_check *check)
+{
+    (void)self;
+    enum err err = pages_check(path, check);
+    return err == ERR_NOT_FOUND ? ERR_NONE : err;
 }
 
 static void lmdb_close(struct state *state)
@@ -297,6 +307,7 @@ static enum err lmdb_grow(struct state *state)
 
 const struct state_backend state_lmdb = {
     .open = lmdb_open,
+    .check = lmdb_check,
     .close = lmdb_close,
     .reader_open = lmdb_reader_open,
     .reader_close = lmdb_reader_close,

@@ -39,23 +39,45 @@ struct verify {
     uint64_t extent_count, extent_room;
     struct index_row last_row;
     bool any_row;
+    bool meta_seen;
+    uint64_t rows;      /* of the other tables */
+    bool state_damaged; /* it cannot be relied on: what it points to is not looked at */
     struct numbers journals;
     enum err err;
     uint8_t *buffer;
     size_t buffer_room;
 };
 
+#define TEXT_BYTES 4600
+
+__attribute__((format(printf, 3, 0))) static void text_put(const struct verify *verify, char *text,
+                                                           const char *format, va_list list)
+{
+    int used = snprintf(text, TEXT_BYTES, "%s/", verify->path);
+    vsnprintf(text + used, TEXT_BYTES - (size_t)used, format, list);
+}
+
 __attribute__((format(printf, 2, 3))) static void damage(struct verify *verify, const char *format,
                                                          ...)
 {
-    char text[4600];
-    int used = snprintf(text, sizeof text, "%s/", verify->path);
+    char text[TEXT_BYTES];
     va_list list;
     va_start(list, format);
-    vsnprintf(text + used, sizeof text - (size_t)used, format, list);
+    text_put(verify, text, format, list);
     va_end(list);
     verify->report->damaged++;
     verify->report->damage(verify->report->ctx, text);
+}
+
+__attribute__((format(printf, 2, 3))) static void doubt(struct verify *verify, const char *format,
+                                                        ...)
+{
+    char text[TEXT_BYTES];
+    va_list list;
+    va_start(list, format);
+    text_put(verify, text, format, list);
+    va_end(list);
+    verify->report->doubt(verify->report->ctx, text);
 }
 
 static bool buffer_reserve(struct verify *verify, size_t bytes)
@@ -90,6 +112,7 @@ static struct known_extent *extent_known(struct verify *verify, uint64_t number)
 static enum err extent_note(void *ctx, struct slice key, struct slice value)
 {
     struct verify *verify = ctx;
+    verify->rows++;
     struct index_extent info;
     if (!index_extent_get(key, value, &info)) {
         damage(verify, "state: damaged row of an extent");
@@ -110,6 +133,7 @@ static enum err extent_note(void *ctx, struct slice key, struct slice value)
 static enum err row_note(void *ctx, struct slice key, struct slice value)
 {
     struct verify *verify = ctx;
+    verify->rows++;
     struct verify_report *report = verify->report;
     struct index_row row;
     if (!index_row_get(key, value, &row)) {
@@ -141,6 +165,7 @@ static enum err row_note(void *ctx, struct slice key, struct slice value)
 static enum err object_note(void *ctx, struct slice key, struct slice value)
 {
     struct verify *verify = ctx;
+    verify->rows++;
     uint8_t kind;
     uint64_t id;
     struct slice object;
@@ -162,33 +187,55 @@ static enum err table_each(struct verify *verify, char table,
 static enum err meta_note(void *ctx, struct slice key, struct slice value)
 {
     struct verify *verify = ctx;
+    verify->meta_seen = true;
     if (!index_meta_get(key, value, &verify->meta) || verify->meta.cell != verify->cell)
         damage(verify, "state: damaged meta row, or of another cell or version");
     return ERR_NONE;
 }
 
-static enum err state_verify(struct verify *verify, struct state **state)
+static void state_damaged(void *ctx, uint64_t offset, const char *what)
+{
+    struct verify *verify = ctx;
+    verify->state_damaged = true;
+    damage(verify, "state: %s at byte %" PRIu64, what, offset);
+}
+
+/* *state stays NULL when there is none, or none that could be used: then only the files themselves
+ * can be looked at. */
+static enum err state_open(struct verify *verify, struct state **state)
 {
     char path[4200];
     snprintf(path, sizeof path, "%s/state", verify->path);
-    verify->meta = (struct index_meta){.cell = verify->cell, .index = 1};
-    enum err err = verify->backend->open(verify->backend, path, false, state);
+    struct state_check check = {
+        .all = true, .row_sound = index_row_sound, .damage = state_damaged, .ctx = verify};
+    enum err err = verify->backend->check(verify->backend, path, &check);
+    if (err != ERR_NONE || verify->state_damaged)
+        return err;
+    err = verify->backend->open(verify->backend, path, false, state);
     if (err == ERR_NOT_FOUND)
         return ERR_NONE;
     if (err == ERR_CORRUPT) {
-        damage(verify, "state: not a state store");
+        damage(verify, "state: not a state store, at byte 0");
         return ERR_NONE;
     }
-    if (err == ERR_NONE)
-        err = verify->backend->reader_open(*state, &verify->reader);
-    if (err == ERR_NONE)
-        err = table_each(verify, 'M', meta_note);
+    return err == ERR_NONE ? verify->backend->reader_open(*state, &verify->reader) : err;
+}
+
+static enum err state_verify(struct verify *verify, struct state **state)
+{
+    verify->meta = (struct index_meta){.cell = verify->cell, .index = 1};
+    enum err err = state_open(verify, state);
+    if (err != ERR_NONE || *state == NULL)
+        return err;
+    err = table_each(verify, 'M', meta_note);
     if (err == ERR_NONE)
         err = table_each(verify, 'X', extent_note);
     if (err == ERR_NONE)
         err = table_each(verify, 'E', row_note);
     if (err == ERR_NONE)
         err = table_each(verify, 'O', object_note);
+    if (err == ERR_NONE && !verify->meta_seen && verify->rows > 0)
+        damage(verify, "state: the meta row is missing");
     for (uint64_t i = 0; err == ERR_NONE && i < verify->extent_count; i++) {
         const struct known_extent *extent = &verify->extents[i];
         if (extent->rows != extent->info.blocks || extent->row_bytes != extent->info.live)
@@ -365,6 +412,28 @@ static enum err journal_open(struct verify *verify, uint64_t start, struct disk_
     return ERR_NONE;
 }
 
+/* Does what stands where the journal ends look like the frame that would follow? Most of its header
+ * is enough. */
+static enum err end_look(struct verify *verify, uint64_t i, const struct journal_walk *walk)
+{
+    struct disk_file *file;
+    uint64_t start = verify->journals.data[i], end = 0;
+    enum err err = journal_open(verify, start, &file, &end);
+    if (err != ERR_NONE)
+        return err;
+    uint64_t offset = JOURNAL_HEADER_BYTES + (walk->at > start ? walk->at - start : 0);
+    size_t got = 0;
+    err = disk_read_sync(file, verify->buffer, FRAME_HEADER_BYTES, offset, &got);
+    disk_close(file);
+    if (err == ERR_NONE && got == FRAME_HEADER_BYTES &&
+        frame_resembles(verify->buffer, walk->at, walk->index, walk->chain))
+        doubt(verify,
+              "journal-%016" PRIx64 ": the last write, at byte %" PRIu64
+              ", is not whole: a torn write that nobody was told of, or damage; a start ignores it",
+              start, offset);
+    return err;
+}
+
 /* Nothing follows at walk->at: is anything behind it, from file i on, that proves damage? */
 static enum err end_verify(struct verify *verify, uint64_t i, const struct journal_walk *walk)
 {
@@ -389,7 +458,7 @@ static enum err end_verify(struct verify *verify, uint64_t i, const struct journ
             return ERR_NONE;
         }
     }
-    return ERR_NONE;
+    return end_look(verify, home, walk);
 }
 
 static enum err journal_verify(struct verify *verify)
@@ -457,7 +526,7 @@ static void file_note(void *ctx, const char *name)
         if (!number_add(&verify->journals, number))
             verify->err = ERR_NO_MEMORY;
     } else if (path_number(name, "extent", &number)) {
-        verify->report->strays += extent_known(verify, number) == NULL;
+        verify->report->strays += !verify->state_damaged && extent_known(verify, number) == NULL;
     }
 }
 
@@ -478,7 +547,7 @@ enum err verify_cell(struct disk *disk, const struct state_backend *backend, con
         err = verify.err;
     for (uint64_t i = 0; err == ERR_NONE && i < verify.extent_count; i++)
         err = extent_verify(&verify, &verify.extents[i]);
-    if (err == ERR_NONE)
+    if (err == ERR_NONE && !verify.state_damaged)
         err = journal_verify(&verify);
     if (verify.reader != NULL)
         backend->reader_close(verify.reader);

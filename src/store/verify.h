@@ -19,6 +19,8 @@ struct verify_report {
     uint64_t strays; /* files a crash left; the next start removes them */
     /* One place, in words with file and byte offset. */
     void (*damage)(void *ctx, const char *text);
+    /* What may be damage or not: a last write that is not whole. */
+    void (*doubt)(void *ctx, const char *text);
     void *ctx;
 };
 

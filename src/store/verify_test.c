@@ -13,7 +13,7 @@
 struct found {
     struct verify_report report;
     char text[8][512];
-    int count;
+    int count, doubts;
 };
 
 static void damage_note(void *ctx, const char *text)
@@ -23,10 +23,18 @@ static void damage_note(void *ctx, const char *text)
         snprintf(found->text[found->count++], sizeof found->text[0], "%s", text);
 }
 
+static void doubt_note(void *ctx, const char *text)
+{
+    struct found *found = ctx;
+    (void)text;
+    found->doubts++;
+}
+
 static uint64_t verify(struct rig *rig, struct found *found)
 {
     memset(found, 0, sizeof *found);
     found->report.damage = damage_note;
+    found->report.doubt = doubt_note;
     found->report.ctx = found;
     assert_int_equal(verify_cell(&rig->disk->disk, rig->state, RIG_PATH, 7, &found->report),
                      ERR_NONE);
@@ -118,6 +126,34 @@ static void every_flipped_bit_is_found_with_file_and_offset(void **state)
     state_memory_destroy(memory);
 }
 
+static void a_last_write_that_is_not_whole_is_told(void **state)
+{
+    (void)state;
+    struct state_memory *memory = state_memory_create();
+    struct rig rig;
+    struct found found;
+    rig_init(&rig, 1);
+    rig.state = state_memory_backend(memory);
+    fill(&rig);
+    assert_int_equal(verify(&rig, &found), 0);
+    assert_int_equal(found.doubts, 0);
+    uint64_t end = found.report.end;
+    for (int i = 0; i < DOUBLE_NAMES; i++) {
+        struct double_name *name = &rig.disk->now[i];
+        if (name->inode == NULL || strstr(name->path, "journal-0") == NULL)
+            continue;
+        for (uint64_t back = 1; back < 200; back += 7) {
+            uint8_t *byte = &name->inode->data[JOURNAL_HEADER_BYTES + end - back];
+            *byte ^= 2;
+            assert_int_equal(verify(&rig, &found), 0);
+            assert_int_equal(found.doubts, 1);
+            *byte ^= 2;
+        }
+    }
+    rig_done(&rig);
+    state_memory_destroy(memory);
+}
+
 static void what_index_and_extents_disagree_on_is_found(void **state)
 {
     (void)state;
@@ -173,6 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_cell_is_found_sound_and_counted),
         cmocka_unit_test(every_flipped_bit_is_found_with_file_and_offset),
+        cmocka_unit_test(a_last_write_that_is_not_whole_is_told),
         cmocka_unit_test(what_index_and_extents_disagree_on_is_found),
         cmocka_unit_test(damaged_rows_of_the_state_store_are_found),
     };
