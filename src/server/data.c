@@ -101,21 +101,7 @@ static enum err write_all(int fd, const char *text, size_t len)
     return ERR_NONE;
 }
 
-<<<<<<< Updated upstream
-static enum err create(const char *path, struct data_folder *data, char problem[512])
-=======
-static enum err sync_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return ERR_IO;
-    int failed = fsync(fd);
-    close(fd);
-    return failed ? ERR_IO : ERR_NONE;
-}
-
 static size_t render(const struct data_folder *data, bool checksum, char text[TEXT_BYTES])
->>>>>>> Stashed changes
 {
     size_t len = (size_t)snprintf(
         text, TEXT_BYTES, "version = %d\ncells = %u\ncluster = ", DATA_VERSION, data->cells);
