@@ -6,6 +6,7 @@
 #define WEIR_STORE_DISK_DOUBLE_H
 
 #include "base/list.h"
+#include "base/memory_double.h"
 #include "io/disk.h"
 
 #include <assert.h>
@@ -62,6 +63,7 @@ struct double_disk {
     enum err fail_err;
     uint64_t capacity; /* bytes of all files together; 0: no limit */
     uint64_t reads;
+    uint64_t read_fail_at; /* that read fails with fail_err */
     bool dead;
     bool no_sync; /* sabotage: syncs do nothing */
     bool shuffle; /* requests complete in any order */
@@ -164,9 +166,11 @@ static inline void inode_reserve(struct double_inode *inode, uint64_t size)
 {
     if (size > inode->room) {
         uint64_t room = (size * 2 + 65535) & ~UINT64_C(65535);
+        memory_pause();
         inode->data = realloc(inode->data, room);
         inode->safe = realloc(inode->safe, room);
         inode->dirty = realloc(inode->dirty, room / DOUBLE_SECTOR);
+        memory_resume();
         assert(inode->data != NULL && inode->safe != NULL && inode->dirty != NULL);
         memset(inode->data + inode->room, 0, room - inode->room);
         memset(inode->safe + inode->room, 0, room - inode->room);
@@ -205,8 +209,10 @@ static inline enum err double_open(struct disk *disk, const char *path, bool cre
     enum err err;
     if (name == NULL && !double_call(self, &err))
         return err;
+    memory_pause();
     struct double_inode *inode = name != NULL ? name->inode : calloc(1, sizeof *inode);
     struct double_file *file = calloc(1, sizeof *file);
+    memory_resume();
     assert(inode != NULL && file != NULL);
     if (name == NULL) {
         inode->next = self->inodes;
@@ -265,8 +271,11 @@ static inline enum err double_write_sync(struct disk_file *file, const void *dat
 static inline enum err double_read_sync(struct disk_file *file, void *into, size_t len,
                                         uint64_t offset, size_t *got)
 {
+    struct double_disk *self = double_of(file->disk);
     struct double_inode *inode = inode_of(file);
-    double_of(file->disk)->reads++;
+    *got = 0;
+    if (++self->reads == self->read_fail_at)
+        return self->fail_err;
     *got = offset >= inode->size ? 0 : inode->size - offset < len ? inode->size - offset : len;
     memcpy(into, inode->data + offset, *got);
     return ERR_NONE;
@@ -365,7 +374,9 @@ static inline enum err double_free_space(struct disk *disk, const char *path, ui
 
 static inline struct double_request *double_submit(struct disk *disk, struct disk_op *op)
 {
+    memory_pause();
     struct double_request *request = calloc(1, sizeof *request);
+    memory_resume();
     assert(request != NULL);
     request->op = op;
     list_insert(&double_of(disk)->requests, &request->link);
@@ -497,7 +508,7 @@ static inline void double_reboot(struct double_disk *self, enum double_crash cra
         inode->size = inode->safe_size = size;
     }
     self->dead = false;
-    self->crash_at = self->fail_at = 0;
+    self->crash_at = self->fail_at = self->read_fail_at = 0;
 }
 
 static inline void double_destroy(struct double_disk *self)

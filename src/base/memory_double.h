@@ -1,0 +1,19 @@
+/* For tests: memory that runs out at a chosen moment. Every unit test program is linked with
+ * tests/memory_double.c, through which all of malloc, calloc and realloc of Weir's own code goes;
+ * what libraries allocate for themselves does not. Counts belong to the thread that sets them. */
+#ifndef WEIR_BASE_MEMORY_DOUBLE_H
+#define WEIR_BASE_MEMORY_DOUBLE_H
+
+#include <stdint.h>
+
+/* The n-th allocation of this thread from now on fails, and `more` after it. 0: none does. */
+void memory_fail_at(uint64_t n, uint64_t more);
+
+/* How many allocations there were since memory_fail_at. */
+uint64_t memory_count(void);
+
+/* What a test's own equipment allocates in between neither counts nor fails. Calls may nest. */
+void memory_pause(void);
+void memory_resume(void);
+
+#endif

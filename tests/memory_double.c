@@ -1,0 +1,60 @@
+/* What the linker puts in place of malloc, calloc and realloc in unit test programs: see
+ * base/memory_double.h. */
+#include "base/memory_double.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+
+static _Thread_local uint64_t seen, fails_from, fails_to, paused;
+
+void memory_fail_at(uint64_t n, uint64_t more)
+{
+    seen = 0;
+    fails_from = n;
+    fails_to = n == 0 ? 0 : n + more;
+}
+
+uint64_t memory_count(void)
+{
+    return seen;
+}
+
+void memory_pause(void)
+{
+    paused++;
+}
+
+void memory_resume(void)
+{
+    paused--;
+}
+
+static bool fails(void)
+{
+    if (paused > 0)
+        return false;
+    seen++;
+    return seen >= fails_from && seen <= fails_to;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+    return fails() ? NULL : __real_realloc(memory, size);
+}
