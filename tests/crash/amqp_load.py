@@ -8,6 +8,8 @@ by one loop in one thread, each on its own connection.
     q.near       the same, with dead letters in
     q.near.dead  which is in its own cell: that move is one record, so it happens once or not at all
     q.still      bound to x.work too; nobody consumes it before the end
+    q.brief      its messages expire before anybody takes one, and go by x.dead to
+    q.brief.dead in another cell
 
 Queues are numbered one after the other, so they lie in different cells, and every eighth in one.
 """
@@ -26,6 +28,7 @@ BACKLOG_MAX = 20000
 CELLS = 8                # as many as the broker makes by default
 BACKLOG_POLL_S = 0.1
 MARK_EVERY_S = 0.04
+BRIEF_MS = 100
 DRAIN_POLL_S = 0.1
 ANSWER_WAIT_S = 20.0
 DRAIN_WAIT_S = 60.0
@@ -178,13 +181,14 @@ class Consumer:
                 elif dice < 0.03:
                     self.link.reject(tag, True)
                 elif dice < 0.03 + self.refuse:
-                    self.refuse_one(tag)
+                    self.refuse_one(tag, who)
                 else:
                     self.link.ack(tag, False)
                     self.mark_settled(who)
             self.unsettled = []
 
-    def refuse_one(self, tag):
+    def refuse_one(self, tag, who):
+        self.load.history.rejected(self.queue, who)
         if self.load.rng.random() < 0.5:
             self.link.reject(tag, False)
         else:
@@ -226,8 +230,11 @@ class Caller:
         for name, kind in (("x.both", "fanout"), ("x.work", "topic"), ("x.dead", "direct")):
             link.exchange_declare(name, kind)
         for name in self.load.history.queues:
-            dead = self.load.history.queues[name].dead
-            link.queue_declare(name, {"x-dead-letter-exchange": "x.dead"} if dead else {})
+            queue = self.load.history.queues[name]
+            arguments = {"x-dead-letter-exchange": "x.dead"} if queue.dead else {}
+            if queue.expires:
+                arguments["x-message-ttl"] = BRIEF_MS
+            link.queue_declare(name, arguments)
         link.queue_bind("q.a", "x.both", "")
         link.queue_bind("q.b", "x.both", "")
         link.queue_bind("q.work", "x.work", "work.#")
@@ -237,6 +244,7 @@ class Caller:
         # What came by the default exchange has the queue's name for its key.
         link.queue_bind("q.dead", "x.dead", "q.work")
         link.queue_bind("q.near.dead", "x.dead", "q.near")
+        link.queue_bind("q.brief.dead", "x.dead", "q.brief")
         link.queue_declare("q.0", passive=True, then=done.append)
         self.load.turn_until(lambda: done, "the answers to the declarations")
 
@@ -282,6 +290,9 @@ class AmqpLoad:
         history.queue_add(near_dead)
         history.queue_add(dead)
         history.queue_add(Queue("q.still", alone=True))
+        brief_dead = Queue("q.brief.dead", fed=False, exact=False)
+        history.queue_add(Queue("q.brief", dead=brief_dead, expires=True))
+        history.queue_add(brief_dead)
         self.caller = Caller(self)
         self.caller.topology_declare()
 
@@ -296,6 +307,7 @@ class AmqpLoad:
             *[("x.work", "work.do", ("q.work",))] * 9,
             ("x.work", "work.keep", ("q.work", "q.still"))], share=0.5))
         self.publishers.append(Publisher(self, "near", [("", "q.near", ("q.near",))], share=0.3))
+        self.publishers.append(Publisher(self, "brief", [("", "q.brief", ("q.brief",))], share=0.2))
         self.publishers.append(Publisher(self, "transient", plain[2:], share=0.3, persistent=False))
         for i in range(4):
             Consumer(self, queues[f"q.{i}"], "mixed")
@@ -308,6 +320,7 @@ class AmqpLoad:
         Consumer(self, queues["q.near"], "mixed", refuse=0.3)
         Consumer(self, queues["q.dead"], "mixed")
         Consumer(self, queues["q.near.dead"], "mixed")
+        Consumer(self, queues["q.brief.dead"], "multiple")
         self.running = True
 
     def backlog_set(self, lengths):

@@ -10,7 +10,14 @@ import threading
 
 UNKNOWN, OK, FAILED = 0, 1, 2
 SEEN, SETTLED, PROVEN = 1, 2, 4  # delivered; an ack was sent; that ack is known to be durable
+REJECTED = 8                     # a reject was sent: its place is the queue of the dead
 EXAMPLES = 12
+NOWHERE = (1 << 64) - 1  # a place is partition << 48 | offset
+UNTOLD = (1 << 48) - 1   # the offset of a place that is not known
+
+
+def place_text(place):
+    return f"{place >> 48}:{place & UNTOLD}"
 
 
 class Findings:
@@ -23,9 +30,16 @@ class Findings:
         "twice": "no message is delivered twice at a time",
         "returned": "no message returns after its settle was confirmed durable",
         "dead": "every dead letter is in its queue or in the one of the dead",
+        "dead-unasked": "only what was rejected or expired is a dead letter",
+        "dead-both": "what was settled durably does not become a dead letter",
+        "unwanted": "what the broker refused is delivered to nobody",
         "log-lost": "every acknowledged record is in the log",
         "log-twice": "each record of an idempotent producer is in the log once",
         "log-offset": "each acknowledged record is at the offset that was acknowledged",
+        "log-conflict": "no offset belongs to two records",
+        "log-unwanted": "no record is in the log that was refused",
+        "poll-back": "what one reader is given never goes back",
+        "poll-skip": "what one reader is given has no gaps",
         "log-changed": "what was read from the log once stays as it was",
         "log-order": "the log keeps the order of each producer",
         "group-back": "no committed offset falls below an acknowledged commit",
@@ -117,10 +131,15 @@ class Trail:
 class Queue:
     """dead: the queue that takes what is rejected here. alone: one consumer at a time, so that first
     deliveries come in order whoever gets them. fed: every message in it was routed to it directly.
-    exact: no message may be in it twice, nor in the one that it takes its dead from."""
+    exact: no message may be in it twice, nor in the one that it takes its dead from; otherwise a
+    crash may leave a copy in both, which is counted and no more. expires: its messages die by
+    themselves, nobody has to reject them."""
 
-    def __init__(self, name, dead=None, alone=False, fed=True, exact=True):
+    def __init__(self, name, dead=None, alone=False, fed=True, exact=True, expires=False):
         self.name, self.dead, self.alone, self.fed, self.exact = name, dead, alone, fed, exact
+        self.expires, self.living = expires, []
+        if dead is not None:
+            dead.living.append(self)
         self.trails = {}
         self.deliveries = self.first_deliveries = self.again = self.doubled = 0
 
@@ -160,6 +179,8 @@ class AmqpHistory:
             findings.add("altered", f"{where} came with the id {message_id!r}")
         if queue.fed and queue.name not in producer.route(sequence):
             findings.add("altered", f"{where} was never routed there")
+        if queue.living and queue.name not in producer.route(sequence):
+            self.death_check(queue, producer, sequence, where)
         trail = queue.trail(number)
         trail.reach(sequence)
         flags = trail.flags[sequence]
@@ -190,6 +211,20 @@ class AmqpHistory:
         trail.seen_in[sequence] = incarnation
         return True
 
+    def death_check(self, dead, producer, sequence, where):
+        """A dead letter: had it reason to die where it came from?"""
+        who = producer.number, sequence
+        homes = [home for home in dead.living if home.name in producer.route(sequence)]
+        if not homes:
+            self.findings.add("dead-unasked", f"{where} was never where its dead come from")
+            return
+        flags = self.flags(homes[0], who)
+        if not homes[0].expires and not flags & REJECTED:
+            self.findings.add("dead-unasked", f"{where} was never rejected in {homes[0].name}")
+        if flags & PROVEN:
+            # It may be the copy of a move that a crash cut in two, and its twin was settled.
+            self.come_back(dead, "dead-both", 0, f"{where} was settled before in {homes[0].name}")
+
     def come_back(self, queue, kind, incarnation, text):
         if not queue.exact:
             queue.doubled += 1
@@ -202,6 +237,9 @@ class AmqpHistory:
 
     def settled(self, queue, who):
         queue.trails[who[0]].flags[who[1]] |= SETTLED
+
+    def rejected(self, queue, who):
+        queue.trails[who[0]].flags[who[1]] |= REJECTED
 
     def proven(self, queue, settled):
         trails = queue.trails
@@ -233,11 +271,20 @@ class AmqpHistory:
                 elif result == UNKNOWN and any(self.ended(name, producer, sequence)
                                                for name in producer.route(sequence)):
                     counts["recovered"] += 1
+                elif result == FAILED:
+                    self.unwanted_find(producer, sequence)
         counts["delivered"] = sum(q.deliveries for q in self.queues.values())
         counts["again"] = sum(q.again for q in self.queues.values())
         counts["dead"] = sum(q.dead.first_deliveries for q in self.queues.values() if q.dead)
         counts["dead twice"] = sum(q.doubled for q in self.queues.values())
         return counts
+
+    def unwanted_find(self, producer, sequence):
+        """Of a message for several queues a refusal says only that one of them did not take it."""
+        names = producer.route(sequence)
+        if len(names) == 1 and self.flags(self.queues[names[0]], (producer.number, sequence)) & SEEN:
+            self.findings.add("unwanted", f"{names[0]}: {producer.name}/{sequence}, "
+                              f"{producer.fate(sequence)}, was delivered")
 
     def find_missing(self, producer, sequence):
         missing = 0
@@ -260,6 +307,8 @@ class LogHistory:
     def __init__(self, findings, partitions):
         self.findings = findings
         self.logs = [array.array("Q") for _ in range(partitions)]  # producer << 32 | sequence
+        self.ahead = [{} for _ in range(partitions)]  # offset -> the same, behind a gap
+        self.polls = {}                               # (reader, partition) -> offset due next
         self.outcome, self.place = [], []  # per producer: OK/..., partition << 48 | offset
         self.acknowledged_in = []
         self.commits = {}                  # (group, partition) -> highest acknowledged
@@ -280,7 +329,7 @@ class LogHistory:
 
     def acknowledged(self, producer, sequence, partition, offset, incarnation):
         if offset is None or offset < 0:
-            offset = (1 << 48) - 1  # the client was told "it is there", not where
+            offset = UNTOLD  # the client was told "it is there", not where
         self.place[producer][sequence] = partition << 48 | offset
         self.acknowledged_in[producer][sequence] = incarnation
         self.outcome[producer][sequence] = OK
@@ -301,14 +350,31 @@ class LogHistory:
             return
         entry = producer << 32 | sequence
         with self.lock:
-            log = self.logs[partition]
-            if offset < len(log):
-                if log[offset] != entry:
-                    findings.add("log-changed", f"{where}: {producer}/{sequence} where "
-                                 f"{log[offset] >> 32}/{log[offset] & 0xFFFFFFFF} was")
+            log, ahead = self.logs[partition], self.ahead[partition]
+            before = log[offset] if offset < len(log) else ahead.get(offset, entry)
+            if before != entry:
+                findings.add("log-changed", f"{where}: {producer}/{sequence} where "
+                             f"{before >> 32}/{before & 0xFFFFFFFF} was")
             elif offset == len(log):
                 log.append(entry)
-            # A reader ahead of the others leaves the gap to them; the last one reads everything.
+                while ahead and len(log) in ahead:
+                    log.append(ahead.pop(len(log)))
+            elif offset > len(log):
+                ahead[offset] = entry
+
+    def seek(self, reader, partition, offset=None):
+        """The reader begins at this offset, or wherever the broker says that its group was."""
+        self.polls[reader, partition] = offset
+
+    def polled(self, reader, partition, offset):
+        """What one reader is given of one partition, between two seeks, are the offsets in a row."""
+        due = self.polls.get((reader, partition))
+        self.polls[reader, partition] = offset + 1
+        if due is None or offset == due:
+            return
+        kind, word = ("poll-back", "again") if offset < due else ("poll-skip", "already")
+        self.findings.add(kind, f"{reader}: partition {partition}: {offset} came {word} where {due} "
+                          "was due", abs(offset - due))
 
     def committed(self, group, partition, offset):
         with self.lock:
@@ -332,45 +398,79 @@ class LogHistory:
                 seen.extend(bytes(offset + 1 - len(seen)))
             seen[offset] = 1
 
+    def log_walk(self, partition, log, found):
+        """Each record once, those of one producer in order; writes down where each was found."""
+        newest = {}
+        for offset, entry in enumerate(log):
+            producer, sequence = entry >> 32, entry & 0xFFFFFFFF
+            if found[producer][sequence] != NOWHERE:
+                self.findings.add("log-twice", f"{producer}/{sequence} at partition {partition} offset "
+                                  f"{offset} and at {place_text(found[producer][sequence])}")
+            found[producer][sequence] = partition << 48 | offset
+            if sequence < newest.get(producer, -1):
+                self.findings.add("log-order", f"partition {partition} offset {offset}: "
+                                  f"{producer}/{sequence} behind {newest[producer]}")
+            newest[producer] = sequence
+
+    def conflicts_find(self, found):
+        """Two records that were both acknowledged at one place, whatever is there now: one of them
+        at least is not where it was acknowledged."""
+        owner = {}
+        for producer, places in enumerate(self.place):
+            for sequence, place in enumerate(places):
+                if (self.outcome[producer][sequence] != OK or place & UNTOLD == UNTOLD
+                        or found[producer][sequence] == place):
+                    continue
+                entry = producer << 32 | sequence
+                other = owner.setdefault(place, self.rightful(place, entry))
+                if other != entry:
+                    self.findings.add("log-conflict", f"{place_text(place)} was acknowledged to "
+                                      f"{other >> 32}/{other & 0xFFFFFFFF} and to "
+                                      f"{producer}/{sequence}")
+
+    def rightful(self, place, otherwise):
+        """The record that is there and was acknowledged there."""
+        log, offset = self.logs[place >> 48], place & UNTOLD
+        if offset < len(log):
+            producer, sequence = log[offset] >> 32, log[offset] & 0xFFFFFFFF
+            if self.outcome[producer][sequence] == OK and self.place[producer][sequence] == place:
+                return log[offset]
+        return otherwise
+
+    def place_check(self, producer, sequence, place):
+        told = self.place[producer][sequence]
+        if place == NOWHERE:
+            self.findings.add("log-lost", f"{producer}/{sequence}, acknowledged in incarnation "
+                              f"{self.acknowledged_in[producer][sequence]} at {place_text(told)}")
+        elif told != place and told & UNTOLD != UNTOLD:
+            self.findings.add("log-offset", f"{producer}/{sequence} is at {place_text(place)}, "
+                              f"acknowledged at {place_text(told)}")
+
     def finish(self, ends, groups):
         """ends: the end of each partition as the broker says; all logs were read up to there."""
         findings = self.findings
-        counts = dict.fromkeys(("sent", "acknowledged", "failed", "unknown", "recovered", "lost"), 0)
-        found = [{} for _ in self.outcome]
+        found = [array.array("Q", [NOWHERE]) * len(outcome) for outcome in self.outcome]
         for partition, log in enumerate(self.logs):
             if len(log) != ends[partition]:
                 findings.add("log-lost", f"partition {partition} ends at {ends[partition]}, "
                              f"readable are {len(log)}", abs(ends[partition] - len(log)))
-            newest = {}
-            for offset, entry in enumerate(log):
-                producer, sequence = entry >> 32, entry & 0xFFFFFFFF
-                if sequence in found[producer]:
-                    findings.add("log-twice", f"{producer}/{sequence} at partition {partition} "
-                                 f"offset {offset} and at {found[producer][sequence]}")
-                found[producer][sequence] = partition << 48 | offset
-                if sequence < newest.get(producer, -1):
-                    findings.add("log-order", f"partition {partition} offset {offset}: "
-                                 f"{producer}/{sequence} behind {newest[producer]}")
-                newest[producer] = sequence
+            self.log_walk(partition, log, found)
+        self.conflicts_find(found)
+        counts = dict.fromkeys(("sent", "acknowledged", "failed", "unknown", "recovered", "lost"), 0)
         for producer, outcome in enumerate(self.outcome):
             counts["sent"] += len(outcome)
             for sequence, result in enumerate(outcome):
-                place = found[producer].get(sequence)
-                if result != OK:
-                    counts["failed" if result == FAILED else "unknown"] += 1
-                    counts["recovered"] += place is not None
+                place = found[producer][sequence]
+                if result == OK:
+                    counts["acknowledged"] += 1
+                    counts["lost"] += place == NOWHERE
+                    self.place_check(producer, sequence, place)
                     continue
-                counts["acknowledged"] += 1
-                told = self.place[producer][sequence]
-                if place is None:
-                    counts["lost"] += 1
-                    findings.add("log-lost", f"{producer}/{sequence}, acknowledged in incarnation "
-                                 f"{self.acknowledged_in[producer][sequence]} at partition "
-                                 f"{told >> 48} offset {told & (1 << 48) - 1}")
-                elif told != place and told & (1 << 48) - 1 != (1 << 48) - 1:
-                    findings.add("log-offset", f"{producer}/{sequence} is at {place >> 48}:"
-                                 f"{place & (1 << 48) - 1}, acknowledged at {told >> 48}:"
-                                 f"{told & (1 << 48) - 1}")
+                counts["failed" if result == FAILED else "unknown"] += 1
+                if result == FAILED and place != NOWHERE:
+                    findings.add("log-unwanted", f"{producer}/{sequence} is at {place_text(place)}")
+                elif place != NOWHERE:
+                    counts["recovered"] += 1
         for group in groups:
             for partition, end in enumerate(ends):
                 seen = self.consumed.get((group, partition), b"")

@@ -13,8 +13,11 @@ class AmqpWorld:
         self.findings = Findings()
         self.history = AmqpHistory(self.findings)
         self.dead = self.history.queue_add(Queue("dead", fed=False))
+        self.copies = self.history.queue_add(Queue("copies", fed=False, exact=False))
         self.queue = self.history.queue_add(Queue("q"))
         self.work = self.history.queue_add(Queue("work", dead=self.dead))
+        self.far = self.history.queue_add(Queue("far", dead=self.copies))
+        self.brief = self.history.queue_add(Queue("brief", dead=self.copies, expires=True))
         self.alone = self.history.queue_add(Queue("alone", alone=True))
         self.producer = self.history.producer_add("p")
 
@@ -33,8 +36,12 @@ class AmqpWorld:
         if settle and took:
             self.history.settled(queue, who)
 
+    def reject(self, sequence, queue, incarnation=1):
+        self.deliver(sequence, queue, incarnation)
+        self.history.rejected(queue, (self.producer.number, sequence))
+
     def found(self):
-        self.history.finish()
+        self.counts = self.history.finish()
         return {kind for kind, count in self.findings.count.items() if count}
 
 
@@ -51,10 +58,16 @@ class AmqpHistoryTest(unittest.TestCase):
         world.deliver(unknown, last=last)
         world.deliver(unknown, redelivered=True)
         world.deliver(unknown, incarnation=2, settle=True)
-        refused = world.send("work")
-        world.deliver(refused, world.work)
-        world.deliver(refused, world.dead, settle=True)
+        rejected = world.send("work")
+        world.reject(rejected, world.work)
+        world.deliver(rejected, world.dead, settle=True)
+        world.deliver(world.send("brief"), world.copies, settle=True)
+        world.deliver(world.send("dead"), world.dead, settle=True)
+        self.refuse(world.send("q"))
         self.assertEqual(world.found(), set())
+
+    def refuse(self, sequence):
+        self.world.producer.answered(sequence, False, 1)
 
     def test_a_confirmed_message_that_never_came_is_lost(self):
         self.world.send()
@@ -69,8 +82,62 @@ class AmqpHistoryTest(unittest.TestCase):
         self.assertEqual(self.world.found(), {"lost"})
 
     def test_a_refused_message_that_reached_no_dead_letter_queue_is_missed(self):
-        self.world.deliver(self.world.send("work"), self.world.work)
+        self.world.reject(self.world.send("work"), self.world.work)
         self.assertEqual(self.world.found(), {"dead"})
+
+    def test_an_expired_message_that_reached_no_dead_letter_queue_is_missed(self):
+        self.world.send("brief")
+        self.assertEqual(self.world.found(), {"dead"})
+
+    def test_a_dead_letter_that_nobody_rejected_is_found(self):
+        sequence = self.world.send("work")
+        self.world.deliver(sequence, self.world.work)
+        self.world.deliver(sequence, self.world.dead, settle=True)
+        self.assertEqual(self.world.found(), {"dead-unasked"})
+
+    def test_a_dead_letter_of_another_queue_is_found(self):
+        sequence = self.world.send()
+        self.world.deliver(sequence, settle=True)
+        self.world.deliver(sequence, self.world.dead, settle=True)
+        self.assertEqual(self.world.found(), {"dead-unasked"})
+
+    def test_a_message_both_settled_and_dead_is_found(self):
+        sequence = self.world.send("work")
+        self.world.reject(sequence, self.world.work)
+        self.world.deliver(sequence, self.world.work, incarnation=2, settle=True)
+        self.world.history.proven(self.world.work, [(0, sequence)])
+        self.world.deliver(sequence, self.world.dead, incarnation=3, settle=True)
+        self.assertEqual(self.world.found(), {"dead-both"})
+
+    def test_a_dead_letter_twice_is_found(self):
+        sequence = self.world.send("work")
+        self.world.reject(sequence, self.world.work)
+        self.world.deliver(sequence, self.world.dead)
+        self.world.deliver(sequence, self.world.dead, settle=True)
+        self.assertEqual(self.world.found(), {"twice"})
+
+    def test_copies_that_a_crash_may_make_are_counted_and_not_found(self):
+        world = self.world
+        sequence = world.send("far")
+        world.reject(sequence, world.far)
+        world.deliver(sequence, world.copies, settle=True)
+        world.history.proven(world.copies, [(0, sequence)])
+        world.reject(sequence, world.far, incarnation=2)
+        world.deliver(sequence, world.copies, incarnation=2, settle=True)
+        self.assertEqual(world.found(), set())
+        self.assertEqual(world.counts["dead twice"], 1)
+
+    def test_a_refused_message_that_was_delivered_is_found(self):
+        sequence = self.world.send()
+        self.world.deliver(sequence, settle=True)
+        self.refuse(sequence)
+        self.assertEqual(self.world.found(), {"unwanted"})
+
+    def test_a_message_that_one_of_two_queues_refused_may_come_by_the_other(self):
+        sequence = self.world.send("q", "alone")
+        self.world.deliver(sequence, settle=True)
+        self.refuse(sequence)
+        self.assertEqual(self.world.found(), set())
 
     def test_a_message_nobody_sent_is_found(self):
         self.world.deliver(7)
@@ -117,7 +184,7 @@ class AmqpHistoryTest(unittest.TestCase):
 
     def test_a_message_back_in_its_queue_after_its_dead_letter_was_settled_is_found(self):
         sequence = self.world.send("work")
-        self.world.deliver(sequence, self.world.work)
+        self.world.reject(sequence, self.world.work)
         self.world.deliver(sequence, self.world.dead, settle=True)
         self.world.history.proven(self.world.dead, [(0, sequence)])
         self.world.deliver(sequence, self.world.work, incarnation=2, settle=True)
@@ -135,6 +202,10 @@ class LogWorld:
         if offset is not None:
             self.history.acknowledged(0, sequence, 0, offset, 1)
         return sequence
+
+    def poll(self, *offsets):
+        for offset in offsets:
+            self.history.polled("reader", 0, offset)
 
     def read(self, *sequences, start=0):
         for offset, sequence in enumerate(sequences, start):
@@ -193,6 +264,62 @@ class LogHistoryTest(unittest.TestCase):
         self.world.produce(0)
         self.world.read(1, 0)
         self.assertEqual(self.world.found(), {"log-order"})
+
+    def test_a_record_that_changes_behind_a_gap_is_found(self):
+        for _ in range(4):
+            self.world.produce(None)
+        self.world.read(2, start=5)
+        self.world.read(3, start=5)
+        self.assertIn("log-changed", self.world.found())
+
+    def test_records_read_ahead_of_the_others_are_the_log_s(self):
+        for offset in range(3):
+            self.world.produce(offset)
+        self.world.read(1, 2, start=1)
+        self.world.read(0)
+        self.assertEqual(self.world.found(), set())
+
+    def test_an_offset_acknowledged_to_two_records_is_found(self):
+        self.world.produce(0)
+        self.world.produce(0)
+        self.world.read(0)
+        self.assertEqual(self.world.found(), {"log-conflict", "log-lost"})
+
+    def test_an_offset_acknowledged_to_two_records_that_are_elsewhere_is_found(self):
+        self.world.produce(1)
+        self.world.produce(1)
+        self.world.produce(None)
+        self.world.read(0, 2, 1)
+        self.assertEqual(self.world.found(), {"log-conflict", "log-offset", "log-order"})
+
+    def test_a_refused_record_in_the_log_is_found(self):
+        sequence = self.world.produce(None)
+        self.world.history.failed(0, sequence)
+        self.world.read(sequence)
+        self.assertEqual(self.world.found(), {"log-unwanted"})
+
+    def test_a_reader_that_is_given_the_same_again_is_found(self):
+        self.world.history.seek("reader", 0, 5)
+        self.world.poll(5, 6, 6)
+        self.assertEqual(self.world.found(), {"poll-back"})
+
+    def test_a_reader_that_is_given_less_is_found(self):
+        self.world.history.seek("reader", 0, 5)
+        self.world.poll(5, 8)
+        self.assertEqual(self.world.found(), {"poll-skip"})
+
+    def test_a_reader_that_begins_elsewhere_than_asked_is_found(self):
+        self.world.history.seek("reader", 0, 5)
+        self.world.poll(7)
+        self.assertEqual(self.world.found(), {"poll-skip"})
+
+    def test_a_reader_may_seek(self):
+        self.world.poll(3, 4)
+        self.world.history.seek("reader", 0, 1)
+        self.world.poll(1, 2)
+        self.world.history.seek("reader", 0)
+        self.world.poll(9, 10)
+        self.assertEqual(self.world.found(), set())
 
     def test_a_record_nobody_sent_is_found(self):
         self.world.read(4)

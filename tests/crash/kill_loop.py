@@ -2,12 +2,15 @@
 """Kills the broker again and again under mixed load and looks whether anything was lost.
 
     python3 tests/harness/pinned_venv.py run tests/crash tests/crash/kill_loop.py [--kills N] [--seed S]
+    ... tests/crash/kill_loop.py --healthy SECONDS
 
 AMQP publishers and consumers (amqp_load.py), Kafka producers, groups and readers (kafka_load.py) and
 pika (pika_load.py) work at full speed while the broker ends at random moments: mostly by SIGKILL 0.05
 to 0.6 s after it was ready, at times while it starts, at times by SIGTERM; and starts again with
-another number of shards or another journal limit now and then. When all kills are done the queues are
-drained, the log is read from its start, and the histories (history.py) are checked.
+another number of shards or another journal limit now and then. At times it is paused by SIGSTOP for a
+moment, and goes on or is killed as it stands. When all kills are done the queues are drained, the log
+is read from its start, and the histories (history.py) are checked. --healthy is the same load and the
+same checks on a broker that nobody disturbs.
 
 The same seed makes the same schedule and the same choices of the clients; what the machine makes of
 them differs. With --power the broker runs under powercut.so and its end is a power cut: what was not
@@ -64,6 +67,15 @@ class Step:
         self.seconds = (rng.uniform(0, 0.04) if self.how == "starting" else
                         rng.uniform(1.0, 2.0) if self.long else rng.uniform(0.05, 0.6))
         self.cut_seed = rng.randrange(1 << 32)
+        self.pause_choose(random.Random(self.cut_seed), power)
+
+    def pause_choose(self, rng, power):
+        """pause_s: how long it stands still, late in its life; 0 is not at all. woken: it goes on
+        afterwards (a power cut is done by the process itself, which has to run for that)."""
+        self.pause_s, self.woken = 0.0, True
+        if self.how in ("kill", "term") and rng.random() < 0.15:
+            self.pause_s = rng.uniform(1.5, 3.0) if rng.random() < 0.1 else rng.uniform(0.02, 0.5)
+            self.woken = self.how == "term" or power is not None or rng.random() < 0.7
 
 
 def schedule_make(seed, kills, power):
@@ -89,7 +101,8 @@ class Broker:
         self.server = None
         self.ready_ms = []
         self.ended_at = {}  # incarnation -> when it was told to end
-        self.counts = {"kill": 0, "starting": 0, "term": 0, "starts": 0}
+        self.counts = {"kill": 0, "starting": 0, "term": 0, "starts": 0, "pauses": 0}
+        self.woken_at = None
         self.unsynced = dict.fromkeys(("lost", "kept", "torn"), 0)  # writes, in power cuts
         self.fifo = folder / "cut"
         if power:
@@ -144,8 +157,17 @@ class Broker:
             raise failure[0]
         self.end_note()
 
+    def pause(self, seconds, woken):
+        os.kill(self.server.pid, signal.SIGSTOP)
+        self.counts["pauses"] += 1
+        time.sleep(seconds)
+        if woken:
+            os.kill(self.server.pid, signal.SIGCONT)
+            self.woken_at = time.monotonic()
+
     def end(self, how, cut_seed):
         self.ended_at[self.incarnation.value] = time.monotonic()
+        self.woken_at = None
         if how == "term":
             self.server.stop()
         else:
@@ -195,13 +217,18 @@ def shim_path():
 class Driver(threading.Thread):
     """Runs the schedule; afterwards the broker runs and stays."""
 
-    def __init__(self, broker, steps, findings, quiet):
+    def __init__(self, broker, steps, findings, args):
         super().__init__(daemon=True)
-        self.broker, self.steps, self.findings, self.quiet = broker, steps, findings, quiet
+        self.broker, self.steps, self.findings = broker, steps, findings
+        self.quiet, self.healthy_s = args.quiet, args.healthy
         self.failed = False
         self.kept_up = 0.0
 
     def run(self):
+        if self.healthy_s:
+            time.sleep(self.healthy_s)
+            self.kept_up = self.healthy_s
+            return
         try:
             for number, step in enumerate(self.steps):
                 self.step_run(number, step)
@@ -218,6 +245,11 @@ class Driver(threading.Thread):
                 self.broker.start(step)
             time.sleep(step.seconds)
             self.kept_up += step.seconds
+            if step.pause_s:
+                self.broker.pause(step.pause_s, step.woken)
+            if step.pause_s and step.woken:
+                time.sleep(step.seconds / 2)
+                self.kept_up += step.seconds / 2
             self.broker.end(step.how, step.cut_seed)
         self.broker.counts[step.how] += 1
         if not self.quiet and (number + 1) % 25 == 0:
@@ -293,6 +325,23 @@ def outages(ended_at, confirms):
     return spans
 
 
+class Watch:
+    """When the first confirm came: of each incarnation, and after each pause."""
+
+    def __init__(self, broker):
+        self.broker, self.confirms, self.resumed = broker, {}, []
+
+    def __call__(self, number):
+        woken_at = self.broker.woken_at
+        if woken_at is None and number in self.confirms:
+            return
+        now = time.monotonic()
+        self.confirms.setdefault(number, now)
+        if woken_at is not None:
+            self.resumed.append(now - woken_at)
+            self.broker.woken_at = None
+
+
 def data_check(data):
     """`weir check` on the folder that the broker left; None when it found nothing."""
     done = subprocess.run([str(weir_binary()), "check", "--data", str(data)], timeout=60,
@@ -301,23 +350,19 @@ def data_check(data):
 
 
 def run(args, folder):
-    findings, confirms = Findings(), {}
+    findings = Findings()
     incarnation = multiprocessing.get_context("spawn").Value("i", 0)
     broker = Broker(folder, args.power, incarnation)
-    steps = schedule_make(args.seed, args.kills, args.power)
-    broker.start(steps[0])
+    steps = [] if args.healthy else schedule_make(args.seed, args.kills, args.power)
+    broker.start(steps[0] if steps else None)
     host, port = broker.server.addr("amqp")
     loop = Loop((host, port), lambda: incarnation.value,
                 lambda text: findings.add("refused", text))
     history = AmqpHistory(findings, lambda number: number in broker.ended_at)
-
-    def confirm_seen(number):
-        if number not in confirms:
-            confirms[number] = time.monotonic()
-
-    load = AmqpLoad(loop, history, args.seed, confirm_seen)
+    watch = Watch(broker)
+    load = AmqpLoad(loop, history, args.seed, watch)
     children = Children(broker.listen, args.seed, incarnation)
-    driver = Driver(broker, steps, findings, args.quiet)
+    driver = Driver(broker, steps, findings, args)
     load.start()
     began = time.monotonic()
     load.turn_for(1.0)  # the other processes need that long to come up
@@ -331,7 +376,7 @@ def run(args, folder):
     try:
         if not driver.failed:
             load.quiet()
-            if not args.power:
+            if not args.power and not args.healthy:
                 broker.end("term", 0)
                 broker.start()
             children.finish.set()
@@ -339,7 +384,7 @@ def run(args, folder):
                 load.drain()
             finally:
                 counts["amqp"] = history.finish()
-            counts |= children.collect(findings, confirms)
+            counts |= children.collect(findings, watch.confirms)
             broker.end("term", 0)
             problem = data_check(broker.folder / "data")
             if problem:
@@ -352,14 +397,42 @@ def run(args, folder):
         if broker.server.running:
             os.kill(broker.server.pid, signal.SIGKILL)
             broker.end_note()
-    return findings, counts, broker, outages(ended_at, confirms), seconds, driver.kept_up
+    outage = Outage(outages(ended_at, watch.confirms), watch.resumed)
+    return findings, counts, broker, outage, seconds, driver.kept_up
 
 
-def report(args, findings, counts, broker, spans, seconds, kept_up):
+class Outage:
+    """spans: (seconds, incarnation) from each end to the next confirm; resumed: from each waking."""
+
+    def __init__(self, spans, resumed):
+        self.spans, self.resumed = spans, resumed
+
+    @staticmethod
+    def figures(values):
+        if not values:
+            return {"count": 0}
+        return {"count": len(values), "p50_ms": round(statistics.median(values) * 1000, 1),
+                "max_ms": round(max(values) * 1000, 1)}
+
+    def state(self):
+        return {"outage": self.figures([seconds for seconds, _ in self.spans]),
+                "resumed": self.figures(self.resumed)}
+
+    def report(self):
+        state = self.state()
+        if self.spans:
+            print("outage: {count}, from the end to the next confirm p50 {p50_ms:.0f} ms, max "
+                  "{max_ms:.0f} ms".format(**state["outage"]) + f" (incarnation {max(self.spans)[1]})")
+        if self.resumed:
+            print("pauses: {count} ended, from the waking to the next confirm p50 {p50_ms:.0f} ms, "
+                  "max {max_ms:.0f} ms".format(**state["resumed"]))
+
+
+def report(args, findings, counts, broker, outage, seconds, kept_up):
     ends = broker.counts
     cause = f"power cuts ({args.power})" if args.power else "SIGKILLs"
     print(f"{ends['kill'] + ends['starting']} {cause} (of them {ends['starting']} in start-up), "
-          f"{ends['term']} SIGTERMs, {ends['starts']} starts, seed {args.seed}, {seconds:.1f} s of "
+          f"{ends['term']} SIGTERMs, {ends['pauses']} pauses, {ends['starts']} starts, seed {args.seed}, {seconds:.1f} s of "
           f"which {kept_up:.1f} up")
     if args.power:
         print("unsynced writes: " + ", ".join(f"{n} {name}" for name, n in broker.unsynced.items()))
@@ -372,20 +445,18 @@ def report(args, findings, counts, broker, spans, seconds, kept_up):
     if broker.ready_ms:
         print(f"start: ready after p50 {statistics.median(broker.ready_ms):.0f} ms, "
               f"max {max(broker.ready_ms):.0f} ms")
-    if spans:
-        print(f"outage: {len(spans)}, from the end to the next confirm p50 "
-              f"{statistics.median(span for span, _ in spans) * 1000:.0f} ms, max "
-              f"{max(spans)[0] * 1000:.0f} ms (incarnation {max(spans)[1]})")
+    outage.report()
 
 
 def verdict(args, findings, counts):
     """Prints a line per check; (passed, failed)."""
     results = [(findings.count[kind] == 0, text, findings.count[kind], findings.examples[kind])
                for kind, text in Findings.KINDS.items()]
-    least = args.kills * 100
+    rounds = int(args.healthy) or args.kills
+    least = rounds * 100
     done = {"amqp": "confirmed", "pika": "confirmed", "kafka": "acknowledged"}
     idle = [f"{kind}: {counts.get(kind, {}).get(name, 0)}" for kind, name in done.items()
-            if counts.get(kind, {}).get(name, 0) < (least if kind == "amqp" else args.kills)]
+            if counts.get(kind, {}).get(name, 0) < (least if kind == "amqp" else rounds)]
     results.append((not idle, "the clients had something to do", len(idle), idle))
     for good, text, count, examples in results:
         print(f"{'ok  ' if good else 'FAIL'} {text}" + ("" if good else f" ({count})"))
@@ -401,14 +472,19 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--power", choices=("honest", "late", "never"),
                         help="power cuts instead of kills, and what fdatasync is worth")
+    parser.add_argument("--healthy", type=float, default=0, metavar="SECONDS",
+                        help="no kills: a broker that nobody disturbs for so long")
     parser.add_argument("--json", type=pathlib.Path, help="write counts and findings there too")
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="crash-", dir=os.environ.get("WEIR_TMP")))
-    findings, counts, broker, *times = run(args, folder)
-    report(args, findings, counts, broker, *times)
+    findings, counts, broker, outage, seconds, kept_up = run(args, folder)
+    report(args, findings, counts, broker, outage, seconds, kept_up)
     if args.json:
-        args.json.write_text(json.dumps({"counts": counts, "findings": findings.state()}))
+        args.json.write_text(json.dumps({
+            "counts": counts, "findings": findings.state(), "ends": broker.counts,
+            "unsynced": broker.unsynced, "seed": args.seed, "power": args.power,
+            "seconds": round(seconds, 1), "up_seconds": round(kept_up, 1), **outage.state()}))
     passed, failed = verdict(args, findings, counts)
     if failed:
         print(f"data and logs are kept in {folder}")
