@@ -213,7 +213,7 @@ static bool pages_take(struct page_walk *walk, uint64_t number, uint64_t n, enum
         if (walk->marks[number + i] != PAGE_UNKNOWN)
             return false;
     }
-    memset(walk->marks + number, mark, n);
+    memset(walk->marks + number, (int)mark, n);
     return true;
 }
 
