@@ -12,7 +12,8 @@ void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *memory, size_t size);
 
-static _Thread_local uint64_t seen, fails_from, fails_to, paused;
+static _Thread_local uint64_t seen, fails_from, fails_to;
+static _Thread_local int paused;
 
 void memory_fail_at(uint64_t n, uint64_t more)
 {
@@ -26,14 +27,9 @@ uint64_t memory_count(void)
     return seen;
 }
 
-void memory_pause(void)
+void memory_paused(int more)
 {
-    paused++;
-}
-
-void memory_resume(void)
-{
-    paused--;
+    paused += more;
 }
 
 static bool fails(void)

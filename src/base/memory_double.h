@@ -4,6 +4,7 @@
 #ifndef WEIR_BASE_MEMORY_DOUBLE_H
 #define WEIR_BASE_MEMORY_DOUBLE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* The n-th allocation of this thread from now on fails, and `more` after it. 0: none does. */
@@ -12,8 +13,20 @@ void memory_fail_at(uint64_t n, uint64_t more);
 /* How many allocations there were since memory_fail_at. */
 uint64_t memory_count(void);
 
+/* Not there in programs that are no unit tests (fuzzers share some of their equipment). */
+__attribute__((weak)) void memory_paused(int more);
+
 /* What a test's own equipment allocates in between neither counts nor fails. Calls may nest. */
-void memory_pause(void);
-void memory_resume(void);
+static inline void memory_pause(void)
+{
+    if (memory_paused != NULL)
+        memory_paused(1);
+}
+
+static inline void memory_resume(void)
+{
+    if (memory_paused != NULL)
+        memory_paused(-1);
+}
 
 #endif

@@ -73,6 +73,24 @@ static void an_answer_waits_for_the_disk_unless_it_need_not(void **state)
     end(rig);
 }
 
+static void what_is_not_safe_yet_has_no_offset_and_cannot_be_deleted(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t p = rig_topic(rig, "t", (struct args){0});
+    rig_produce(rig, p, plain);
+    uint8_t memory[1024];
+    rig_tell(rig, rig_append_command(rig, p, plain, memory, sizeof memory));
+    struct command latest = {.type = COMMAND_OFFSETS, .object = p, .offsets.query = OFFSET_LATEST};
+    assert_int_equal(rig_ask(rig, latest).value, 1);
+    struct command trim = {.type = COMMAND_TRIM, .object = p, .offsets.offset = 2};
+    assert_int_equal(rig_ask(rig, trim).err, ERR_OUT_OF_RANGE);
+    rig_run(rig, 20);
+    assert_int_equal(rig_ask(rig, latest).value, 2);
+    assert_int_equal(rig_ask(rig, trim).err, ERR_NONE);
+    end(rig);
+}
+
 static void acknowledged_batches_survive_a_power_cut(void **state)
 {
     (void)state;
@@ -466,6 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(offsets_grow_by_the_messages_of_a_batch),
         cmocka_unit_test(an_answer_waits_for_the_disk_unless_it_need_not),
+        cmocka_unit_test(what_is_not_safe_yet_has_no_offset_and_cannot_be_deleted),
         cmocka_unit_test(acknowledged_batches_survive_a_power_cut),
         cmocka_unit_test(producers_are_known_after_a_restart),
         cmocka_unit_test(producer_ids_are_given_once),

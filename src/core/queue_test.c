@@ -139,6 +139,27 @@ static void an_expired_message_behind_the_head_is_not_delivered(void **state)
     end(rig);
 }
 
+static void a_message_lives_to_the_end_of_its_time(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-message-ttl", 100)));
+    uint64_t own = rig_plain_queue(rig, "own");
+    rig_publish(rig, q, "0");
+    rig_publish(rig, own, "1");
+    rig_publish_to(rig, &own, 1, (struct rig_message){.text = "2", .expiry_ms = 100});
+    rig_run(rig, 99);
+    rig_publish(rig, q, "3"); /* which makes the queue look at its head */
+    rig_run(rig, 0);
+    assert_int_equal(rig_ready(rig, q, NULL), 2);
+    rig_subscribe(rig, own, 5, 1, 0, 0);
+    rig_got(rig, 5, "1");
+    rig_got(rig, 5, "2");
+    rig_run(rig, 1);
+    assert_int_equal(rig_ready(rig, q, NULL), 1);
+    end(rig);
+}
+
 static void with_no_time_at_all_a_message_goes_to_who_waits_or_nowhere(void **state)
 {
     (void)state;
@@ -422,6 +443,7 @@ int main(void)
         cmocka_unit_test(messages_expire_by_the_queues_time),
         cmocka_unit_test(messages_expire_by_their_own_time_at_the_head),
         cmocka_unit_test(an_expired_message_behind_the_head_is_not_delivered),
+        cmocka_unit_test(a_message_lives_to_the_end_of_its_time),
         cmocka_unit_test(with_no_time_at_all_a_message_goes_to_who_waits_or_nowhere),
         cmocka_unit_test(an_unused_queue_expires),
         cmocka_unit_test(a_purge_leaves_what_is_leased),

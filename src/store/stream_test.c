@@ -263,6 +263,35 @@ static void volatile_entries_spill_and_come_back(void **state)
     rig_done(&rig);
 }
 
+static void damage_in_the_spill_file_is_noticed(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_init(&rig, 1);
+    rig.size = 4000;
+    rig.memory_limit = 1u << 20;
+    assert_int_equal(rig_open(&rig), ERR_NONE);
+    struct stream *stream = &rig.streams[0].stream;
+    for (uint64_t i = 0; i < 2000; i++) {
+        add_volatile(&rig, stream, i);
+        if (i % 50 == 0) {
+            rig_tick(&rig, 10);
+            rig_settle(&rig);
+        }
+    }
+    struct entry entry;
+    assert_int_equal(stream_peek(stream, 0, &entry), STREAM_MISS);
+    struct double_inode *spill = double_find(rig.disk->now, RIG_PATH "/spill")->inode;
+    for (uint64_t at = 1000; at < spill->size; at += BLOCK_BYTES / 2)
+        spill->data[at] ^= 1;
+    struct rig_waiter waiter = {.load.done = rig_waiter_done};
+    stream_load(stream, 0, &waiter.load);
+    rig_settle(&rig);
+    assert_int_equal(waiter.done, 1);
+    assert_int_equal(waiter.err, ERR_CORRUPT);
+    rig_done(&rig);
+}
+
 static void what_is_read_back_stays_until_it_was_looked_at(void **state)
 {
     (void)state;
@@ -369,6 +398,7 @@ int main(void)
         cmocka_unit_test(damage_in_what_is_read_back_is_noticed),
         cmocka_unit_test(who_holds_a_reference_keeps_the_bytes),
         cmocka_unit_test(volatile_entries_spill_and_come_back),
+        cmocka_unit_test(damage_in_the_spill_file_is_noticed),
         cmocka_unit_test(what_is_read_back_stays_until_it_was_looked_at),
         cmocka_unit_test(entries_may_go_while_their_blocks_are_being_spilled),
         cmocka_unit_test(without_room_to_spill_the_volatile_log_refuses),

@@ -47,6 +47,7 @@ struct conn {
     bool held, closed, at_once;
     uint64_t stuck; /* commands to that object (FAKE_ALL: to any) are answered by fake_unstick */
     bool sticks;    /* the command under way is one of them */
+    bool waits;     /* the last append is to be answered when it is safe */
     struct event *late;
     uint32_t late_count, late_capacity;
     int64_t timer_at;
@@ -380,6 +381,7 @@ static void fake_partition_command(struct conn *conn, const struct command *comm
     }
     switch (command->type) {
     case COMMAND_APPEND:
+        conn->waits = command->append.wait_commit;
         fake_append_batch(conn, command, partition);
         break;
     case COMMAND_READ:

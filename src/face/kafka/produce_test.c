@@ -25,6 +25,19 @@ static void outcome_expect(struct conn *conn, int32_t id, int16_t code, int64_t 
     assert_int_equal(out->topics[0].partitions[0].base_offset, offset);
 }
 
+static void who_wants_an_answer_gets_it_when_it_is_safe(void **state)
+{
+    struct conn *conn = *state;
+    topic_create(conn, "t", 1);
+    for (int16_t acks = -1; acks <= 1; acks++) {
+        produce_send(conn, 1, acks, 3000);
+        fake_time(conn, 1);
+        assert_int_equal(conn->waits, acks != 0);
+        if (acks != 0)
+            outcome_expect(conn, 1, 0, acks == -1 ? 0 : 4);
+    }
+}
+
 static void one_whose_time_is_over_is_told_so_and_the_late_answer_is_dropped(void **state)
 {
     struct conn *conn = *state;
@@ -140,6 +153,8 @@ static void the_connection_may_go_before_late_answers_come(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(who_wants_an_answer_gets_it_when_it_is_safe, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(
             one_whose_time_is_over_is_told_so_and_the_late_answer_is_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(only_the_partitions_that_are_not_done_are_timed_out, setup,
