@@ -59,6 +59,7 @@ struct rig_mail {
 struct rig {
     struct sim *sim;
     struct state_memory *states;
+    const struct state_backend *state; /* in place of states, when it is not NULL */
     uint32_t cells;
     struct cell *cell[RIG_CELLS];
     struct catalog *catalog;
@@ -316,20 +317,21 @@ static inline enum err rig_open_cells(struct rig *rig)
     for (uint32_t i = 0; i < rig->cells; i++) {
         char path[16];
         snprintf(path, sizeof path, "cell-%u", i);
-        struct cell_config config = {.number = i,
-                                     .cells = rig->cells,
-                                     .out = &rig_out,
-                                     .ctx = rig,
-                                     .catalog = rig->catalog,
-                                     .store = {.path = path,
-                                               .disk = sim_disk(rig->sim, 0),
-                                               .state = state_memory_backend(rig->states),
-                                               .cell = i,
-                                               .sync = !rig->os,
-                                               .segment_bytes = rig->segment_bytes,
-                                               .memory_limit = rig->memory_limit,
-                                               .checkpoint_ms = rig->checkpoint_ms,
-                                               .memory_bytes = &rig->account}};
+        struct cell_config config = {
+            .number = i,
+            .cells = rig->cells,
+            .out = &rig_out,
+            .ctx = rig,
+            .catalog = rig->catalog,
+            .store = {.path = path,
+                      .disk = sim_disk(rig->sim, 0),
+                      .state = rig->state != NULL ? rig->state : state_memory_backend(rig->states),
+                      .cell = i,
+                      .sync = !rig->os,
+                      .segment_bytes = rig->segment_bytes,
+                      .memory_limit = rig->memory_limit,
+                      .checkpoint_ms = rig->checkpoint_ms,
+                      .memory_bytes = &rig->account}};
         enum err err = cell_open(&config, sim_wall_ms(rig->sim), &rig->cell[i]);
         if (err != ERR_NONE)
             return err;

@@ -150,7 +150,7 @@ static void a_message_lives_to_the_end_of_its_time(void **state)
     rig_publish_to(rig, &own, 1, (struct rig_message){.text = "2", .expiry_ms = 100});
     rig_run(rig, 99);
     rig_publish(rig, q, "3"); /* which makes the queue look at its head */
-    rig_run(rig, 0);
+    sim_run_until(rig->sim, sim_now_us(rig->sim) + 300);
     assert_int_equal(rig_ready(rig, q, NULL), 2);
     rig_subscribe(rig, own, 5, 1, 0, 0);
     rig_got(rig, 5, "1");
@@ -422,6 +422,40 @@ static void a_transient_queue_keeps_nothing(void **state)
     end(rig);
 }
 
+/* What is settled while the disk is full stays settled, though nothing could be written. */
+static void a_full_disk_forgets_no_settle(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t q = rig_plain_queue(rig, "q");
+    rig_subscribe(rig, q, 5, 1, 0, 0);
+    sim_disk_limit(rig->sim, 0, 1 << 20);
+    uint64_t seq = 0;
+    for (int i = 0; i < 500 && rig_confirmed(rig, 3, seq) != ERR_DISK_FULL; i++) {
+        for (int n = 0; n < 20; n++)
+            seq = rig_publish_to(rig, &q, 1,
+                                 (struct rig_message){.text = "x", .conn = 3, .padding = 150});
+        rig_run(rig, 2);
+    }
+    assert_int_equal(rig_confirmed(rig, 3, seq), ERR_DISK_FULL);
+    uint64_t owed =
+                 rig_cell(rig, q)->stats.messages_ready + rig_cell(rig, q)->stats.messages_leased,
+             settled = 0;
+    /* Each in a record of its own, until the journal has no room for them either. */
+    for (uint64_t offset = 0; offset + 2 < owed; offset += 2, settled++)
+        rig_settle(rig, q, 5, offset, offset);
+    assert_int_equal(rig->cell[0]->failure, ERR_NONE);
+    rig_conn_gone(rig, 5);
+    rig_run(rig, 5);
+    assert_int_equal(rig_ready(rig, q, NULL), owed - settled);
+    sim_disk_limit(rig->sim, 0, 0);
+    rig_run(rig, 5000);
+    rig_stop(rig);
+    rig_open(rig);
+    assert_int_equal(rig_ready(rig, q, NULL), owed - settled);
+    end(rig);
+}
+
 static void messages_are_written_soon_though_nobody_waits(void **state)
 {
     (void)state;
@@ -454,6 +488,7 @@ int main(void)
         cmocka_unit_test(a_message_that_is_not_found_is_looked_for_once_more_and_reported),
         cmocka_unit_test(transient_messages_are_lost_at_restart_and_leave_no_trace),
         cmocka_unit_test(a_transient_queue_keeps_nothing),
+        cmocka_unit_test(a_full_disk_forgets_no_settle),
         cmocka_unit_test(messages_are_written_soon_though_nobody_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
