@@ -312,15 +312,16 @@ static void commit_done(struct disk_op *op)
             return;
         }
     }
-    if (err == ERR_NONE && extents->reader == NULL)
-        err = backend->reader_open(extents->state, &extents->reader);
     state_batch_done(&commit->batch);
     commit->built = false;
     if (err != ERR_NONE) {
         checkpoint_failed(store, err);
     } else {
         extents->meta = commit->meta;
-        err = table_update(store);
+        if (extents->reader == NULL)
+            err = backend->reader_open(extents->state, &extents->reader);
+        if (err == ERR_NONE)
+            err = table_update(store);
         if (err != ERR_NONE) { /* it is committed, but this store cannot follow */
             store_fail(store, err);
             return;

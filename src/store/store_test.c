@@ -20,6 +20,7 @@ struct fragile {
     const struct state_backend *real;
     uint64_t commits, fail_at, fails; /* so many fail, from that one on */
     enum err fail_err;
+    uint64_t readers, reader_fail_at;
 };
 
 static struct fragile fragile;
@@ -29,6 +30,13 @@ static enum err fragile_open(const struct state_backend *self, const char *path,
 {
     (void)self;
     return fragile.real->open(fragile.real, path, create, out);
+}
+
+static enum err fragile_reader_open(struct state *state, struct state_reader **out)
+{
+    if (++fragile.readers == fragile.reader_fail_at)
+        return ERR_NO_MEMORY;
+    return fragile.real->reader_open(state, out);
 }
 
 static enum err fragile_commit(struct state *state, const struct state_batch *batch)
@@ -59,6 +67,7 @@ static struct world *world_create(uint64_t seed)
     fragile = (struct fragile){.real = state_memory_backend(world->memory)};
     fragile.backend = *fragile.real;
     fragile.backend.open = fragile_open;
+    fragile.backend.reader_open = fragile_reader_open;
     fragile.backend.commit = fragile_commit;
     world->rig.state = &fragile.backend;
     world->rig.size = 3000;
@@ -387,6 +396,21 @@ static void a_commit_that_is_refused_is_made_up_for(void **state)
     }
 }
 
+/* What was committed stays, even when the store cannot look at it any more. */
+static void a_commit_that_cannot_be_followed_takes_nothing_back(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < 24; i++) {
+        struct world *world = world_create(i);
+        assert_int_equal(world_open(world), ERR_NONE);
+        fragile.reader_fail_at = 1 + i % 3;
+        work(world, 30);
+        fragile.reader_fail_at = 0;
+        recover_and_go_on(world);
+        world_destroy(world);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,6 +418,7 @@ int main(void)
         cmocka_unit_test(memory_may_run_out_at_any_moment_of_a_start),
         cmocka_unit_test(memory_may_run_out_at_any_moment_of_a_stop),
         cmocka_unit_test(a_commit_that_is_refused_is_made_up_for),
+        cmocka_unit_test(a_commit_that_cannot_be_followed_takes_nothing_back),
         cmocka_unit_test(a_read_that_fails_is_told_and_harms_nothing),
         cmocka_unit_test(a_start_that_cannot_read_says_what),
     };
