@@ -58,8 +58,10 @@ static bool chunk_add(struct arena *arena, size_t size)
     if (size > arena->limit_bytes - arena->held_bytes)
         return false;
     struct arena_chunk *chunk = malloc(sizeof *chunk + size);
-    if (!chunk)
+    if (!chunk) {
+        arena->no_memory = true;
         return false;
+    }
     chunk->next = NULL;
     chunk->size = size;
     if (arena->last)

@@ -7,6 +7,7 @@
  * memory. One thread at a time.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,7 @@ struct arena {
     size_t chunk_bytes; /* least size of a chunk */
     size_t held_bytes;  /* sum of the sizes of all chunks */
     size_t limit_bytes; /* held_bytes never exceeds it */
+    bool no_memory;     /* the system had none when a chunk was asked for */
 };
 
 /* Allocates nothing yet. The limit must be at least chunk_bytes. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/memory_double.h"
 
 static void memory_is_aligned_and_apart(void **state)
 {
@@ -75,12 +76,28 @@ static void reset_keeps_the_first_chunk_only(void **state)
     arena_done(&arena);
 }
 
+static void no_memory_is_told_from_the_limit(void **state)
+{
+    (void)state;
+    struct arena arena;
+    arena_init(&arena, 256, 1 << 16);
+    assert_null(arena_alloc(&arena, 1 << 17));
+    assert_false(arena.no_memory);
+    memory_fail_at(1, 0);
+    void *refused = arena_alloc(&arena, 100);
+    memory_fail_at(0, 0);
+    assert_null(refused);
+    assert_true(arena.no_memory);
+    arena_done(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_aligned_and_apart),
         cmocka_unit_test(the_limit_holds),
         cmocka_unit_test(a_product_that_overflows_is_refused),
+        cmocka_unit_test(no_memory_is_told_from_the_limit),
         cmocka_unit_test(reset_keeps_the_first_chunk_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,6 +127,7 @@ struct cell {
     struct {
         uint64_t seq; /* of the routing under way, 0 = nobody waits */
         uint32_t sent;
+        bool no_memory; /* a copy is missing: there must be no answer */
     } routing;
     struct map deletions; /* queue deletions under way, by tag */
     struct map moves;     /* dead letters on their way to other cells, by sequence */

@@ -247,8 +247,8 @@ static void start(struct queue *queue, struct move *move, struct slice entry)
     struct arena arena;
     arena_init(&arena, MOVE_ARENA_BYTES, MOVE_ARENA_LIMIT);
     struct slice letter = compose(queue, move->death, entry, &arena);
-    if (cell->route.no_memory) {
-        try_later(move);
+    if (cell->route.no_memory || arena.no_memory) {
+        try_later(move); /* it may well go somewhere */
         arena_done(&arena);
         return;
     }

@@ -55,6 +55,7 @@ static void route_view(struct routing *routing, const struct message_view *view)
     struct route_message message = {.key = key};
     route_reset(&cell->route);
     route_from_topic(cell->catalog, routing->topic, &message, &cell->route);
+    cell->routing.no_memory = cell->routing.no_memory || cell->route.no_memory;
     uint32_t cells = cell->config.cells;
     for (uint32_t number = 0; number < cells; number++) {
         uint64_t theirs[RECORD_TARGETS_MAX];
@@ -93,6 +94,15 @@ static void route_batch(struct routing *routing, struct slice bytes)
     }
 }
 
+static void end(struct routing *routing)
+{
+    struct cell *cell = routing->partition->cell;
+    bool no_memory = routing->batch.no_memory || routing->message.no_memory;
+    cell->routing.no_memory = cell->routing.no_memory || no_memory;
+    arena_done(&routing->message);
+    arena_done(&routing->batch);
+}
+
 void partition_route(struct partition *partition, uint64_t base, struct slice entry)
 {
     struct cell *cell = partition->cell;
@@ -111,8 +121,7 @@ void partition_route(struct partition *partition, uint64_t base, struct slice en
                     slice_make(entry.data + ENTRY_HEAD_BYTES, entry.len - ENTRY_HEAD_BYTES));
     else if (message_of_entry(entry, &view))
         route_view(&routing, &view);
-    arena_done(&routing.message);
-    arena_done(&routing.batch);
+    end(&routing);
 }
 
 void partition_route_batch(struct partition *partition, uint64_t base, struct slice batch)
@@ -127,8 +136,7 @@ void partition_route_batch(struct partition *partition, uint64_t base, struct sl
     arena_init(&routing.batch, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
     arena_init(&routing.message, ROUTE_ARENA_BYTES, ROUTE_ARENA_LIMIT);
     route_batch(&routing, batch);
-    arena_done(&routing.message);
-    arena_done(&routing.batch);
+    end(&routing);
 }
 
 /* ---- Answers that wait for the copies ---- */
@@ -142,6 +150,7 @@ void routing_begin(struct cell *cell)
 {
     cell->routing.seq = ++cell->next_tag;
     cell->routing.sent = 0;
+    cell->routing.no_memory = false;
 }
 
 bool routing_end(struct cell *cell, const struct event *event)
@@ -150,6 +159,12 @@ bool routing_end(struct cell *cell, const struct event *event)
     uint32_t sent = cell->routing.sent;
     cell->routing.seq = 0;
     cell->routing.sent = 0;
+    if (cell->routing.no_memory) { /* the producer sends it again */
+        struct event refused = *event;
+        refused.err = ERR_NO_MEMORY;
+        cell_answer(cell, &refused, false);
+        return true;
+    }
     if (sent == 0)
         return false;
     struct routed *routed = malloc(sizeof *routed);
