@@ -194,6 +194,12 @@ void conn_adopt_buf(struct shard *shard, struct buf *buf)
         atomic_store(&shard->broker->failed, true); /* leaked; nothing is freed early */
 }
 
+/* There was no memory to adopt it: it is leaked, and the broker ends. */
+static bool is_leaked(const struct shard *shard, uint64_t held)
+{
+    return held == 0 && atomic_load(&shard->broker->failed);
+}
+
 static void ref_buf(struct shard *shard, struct buf *buf)
 {
     if (buf->home == shard->number) {
@@ -202,6 +208,8 @@ static void ref_buf(struct shard *shard, struct buf *buf)
     }
     uint64_t key = (uint64_t)(uintptr_t)buf;
     uint64_t held = (uint64_t)(uintptr_t)map_get(&shard->foreign, key);
+    if (is_leaked(shard, held))
+        return;
     assert(held != 0);
     if (!map_put(&shard->foreign, key, (void *)(uintptr_t)(held + 1)))
         atomic_store(&shard->broker->failed, true);
@@ -217,6 +225,8 @@ void conn_release_buf(struct shard *shard, struct buf *buf)
     }
     uint64_t key = (uint64_t)(uintptr_t)buf;
     uint64_t held = (uint64_t)(uintptr_t)map_get(&shard->foreign, key);
+    if (is_leaked(shard, held))
+        return;
     assert((held & UINT32_MAX) > 0);
     held--;
     if ((held & UINT32_MAX) > 0) {
