@@ -115,6 +115,13 @@ uint32_t conn_cells(const struct conn *conn);
 /* True while the broker wants publishers slowed (memory or disk): faces with a word for it say so.
  */
 bool conn_blocked(const struct conn *conn);
+/* Memory for what a client has begun and not ended, `bytes` more of it; all connections share half
+ * of the memory limit, or room for one message if that is more. False: so much is not left now.
+ * Given back with conn_ungather, at the latest in close(). */
+bool conn_gather(struct conn *conn, size_t bytes) __attribute__((warn_unused_result));
+void conn_ungather(struct conn *conn, size_t bytes);
+/* Somebody was refused it just now. */
+bool conn_gather_wanted(const struct conn *conn);
 /* True while the shard does not read this connection, for its own reasons: a peer that is not heard
  * of is not silent then. */
 bool conn_unread(const struct conn *conn);

@@ -13,6 +13,9 @@
 /* Output that falls below it wakes the face: drained(). */
 enum { OUTPUT_LOW_BYTES = 256 << 10 };
 
+/* Whoever waits for memory asks again long before that. */
+enum { GATHER_WANTED_MS = 200 };
+
 /* ---- Life ---- */
 
 struct conn *conn_find(struct shard *shard, uint64_t id)
@@ -276,6 +279,32 @@ size_t conn_output_pending(const struct conn *conn)
 void conn_release(struct conn *conn, struct buf *buf)
 {
     conn_release_buf(conn->shard, buf);
+}
+
+/* ---- Memory of what is not complete ---- */
+
+bool conn_gather(struct conn *conn, size_t bytes)
+{
+    struct broker *broker = conn->shard->broker;
+    uint64_t max = broker->memory_limit / 2, one = conn_config(conn)->max_message_bytes;
+    uint64_t before = atomic_fetch_add(&broker->gathered, bytes);
+    if (before == 0 || before + bytes <= (max > one ? max : one))
+        return true;
+    atomic_fetch_sub(&broker->gathered, bytes);
+    atomic_store(&broker->gather_refused_ms, conn->shard->now_ms);
+    return false;
+}
+
+void conn_ungather(struct conn *conn, size_t bytes)
+{
+    uint64_t before = atomic_fetch_sub(&conn->shard->broker->gathered, bytes);
+    assert(before >= bytes);
+}
+
+bool conn_gather_wanted(const struct conn *conn)
+{
+    int64_t refused_ms = atomic_load(&conn->shard->broker->gather_refused_ms);
+    return refused_ms != 0 && conn->shard->now_ms - refused_ms < GATHER_WANTED_MS;
 }
 
 /* ---- Control ---- */

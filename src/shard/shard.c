@@ -210,10 +210,11 @@ static void watch_pressure(struct shard *shard)
     }
     uint64_t memory_high = broker->memory_limit / broker->shard_count * 2;
     uint64_t mail_bytes = atomic_load(&broker->mail_bytes[shard->number]);
+    uint64_t memory = shard->memory_bytes + atomic_load(&broker->gathered) / broker->shard_count;
     bool high = unflushed > UNFLUSHED_HIGH || shard->delayed_bytes > DELAYED_HIGH ||
-                mail_bytes > memory_high / 2 || shard->memory_bytes > memory_high;
+                mail_bytes > memory_high / 2 || memory > memory_high;
     bool low = unflushed < UNFLUSHED_HIGH / 2 && shard->delayed_bytes < DELAYED_HIGH / 2 &&
-               mail_bytes <= memory_high / 4 && shard->memory_bytes < memory_high - memory_high / 8;
+               mail_bytes <= memory_high / 4 && memory < memory_high - memory_high / 8;
     uint64_t bit = UINT64_C(1) << shard->number;
     if (!shard->pressed && high) {
         shard->pressed = true;

@@ -40,6 +40,10 @@ struct broker {
     _Atomic uint64_t blocked;
     /* Bytes of payloads, by sender, that are on their way to another shard outside the rings. */
     _Atomic uint64_t mail_bytes[SHARDS_MAX];
+    /* Bytes that faces gather of what is not complete, of all shards; and when some were refused.
+     */
+    _Atomic uint64_t gathered;
+    _Atomic int64_t gather_refused_ms;
     _Atomic uint32_t connections; /* of all shards */
     _Atomic uint32_t opened;      /* shards whose cells are open */
     _Atomic bool failed;          /* a cell's storage failed */

@@ -1,7 +1,8 @@
 /* The AMQP face under arbitrary input. The first byte chooses: bit 0, the handshake is done
  * properly first; bit 1, the rest is cut into well-formed frames, so that fuzzing gets behind the
- * framing; bits 2 to 4, in how small pieces it arrives; bit 5, publishes are refused. The fake
- * broker asserts that only leased messages are settled. */
+ * framing; bits 2 to 4, in how small pieces it arrives; bit 5, publishes are refused; bit 6, the
+ * broker's answers wait, and after each frame one of them comes, in no order but that of one
+ * channel's. The fake broker asserts that only leased messages are settled. */
 #include "face/amqp/fake_conn.h"
 
 #include "codec/amqp_wire.h"
@@ -40,7 +41,23 @@ static void feed(struct conn *conn, const uint8_t *data, size_t size, size_t pie
         fake_input(conn, data + at, size - at < piece ? size - at : piece);
 }
 
-/* {type and channel, length, payload}... as frames. */
+/* One of the answers that wait, out of the first ones that are of different channels; or whatever
+ * comes first. */
+static void answer(struct conn *conn, uint32_t wish)
+{
+    uint32_t free = 0, seen = 0;
+    while (free < conn->event_count && conn->events[free].event.type == EVENT_ANSWER) {
+        uint32_t channel = UINT32_C(1) << (conn->events[free].event.asker.channel & 31);
+        if (seen & channel)
+            break;
+        seen |= channel;
+        free++;
+    }
+    if (conn->event_count > 0)
+        fake_event_next(conn, free > 0 ? wish % free : 0);
+}
+
+/* {type, channel and what is answered, length, payload}... as frames. */
 static void feed_frames(struct conn *conn, const uint8_t *data, size_t size, size_t piece)
 {
     static const uint8_t types[4] = {AMQP_FRAME_METHOD, AMQP_FRAME_METHOD, AMQP_FRAME_HEADER,
@@ -54,6 +71,9 @@ static void feed_frames(struct conn *conn, const uint8_t *data, size_t size, siz
         memcpy(end, data + at + 2, len);
         end[len] = AMQP_FRAME_END;
         feed(conn, frame, len + AMQP_FRAME_OVERHEAD_BYTES, piece);
+        uint32_t wish = data[at] >> 4;
+        if (wish > 0)
+            answer(conn, wish - 1);
         at += 2 + len;
     }
 }
@@ -69,10 +89,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         handshake(conn);
     if (choice & 32)
         conn->publish_err = ERR_REJECTED;
+    conn->events_held = choice & 64;
     if (choice & 2)
         feed_frames(conn, data + 1, size - 1, piece);
     else
         feed(conn, data + 1, size - 1, piece);
+    conn->events_held = false;
+    fake_run(conn);
     for (int i = 0; i < 4; i++)
         fake_time(conn, 7000);
     fake_close(conn);

@@ -33,8 +33,7 @@ enum stage {
 
 enum {
     CATALOG_IN_FLIGHT_MAX = 256,
-    ASSEMBLY_BYTES_MAX = 256 << 20, /* bodies that a connection has begun and not ended */
-    SHARE_BYTES_MIN = 4096,         /* bodies from this size on are sent without a copy */
+    SHARE_BYTES_MIN = 4096, /* bodies from this size on are sent without a copy */
     DELIVERY_WINDOW_BYTES = 1 << 20,
     SETTLE_RANGES = 32,
     SETTLE_BATCHES = 4,
@@ -77,8 +76,11 @@ struct amqp {
     struct settle_batch *settles; /* SETTLE_BATCHES of them, made when needed */
     struct channel *partial;      /* in the middle of a body frame of it */
     uint32_t partial_left;        /* bytes of that frame still to come */
-    size_t assembly_bytes;
-    struct arena scratch; /* for the length of one method or event */
+    size_t room_bytes;            /* see room.c */
+    int64_t room_due_ms;          /* until when it may keep others waiting for them */
+    int64_t room_look_ms;         /* when room_timer looks at it */
+    bool room_waits;              /* a header is held back until there is room for its body */
+    struct arena scratch;         /* for the length of one method or event */
 };
 
 enum channel_state {
@@ -277,6 +279,22 @@ void publish_body(struct channel *channel, struct slice bytes);
 bool publish_awaits_header(const struct channel *channel);
 bool publish_awaits_body(const struct channel *channel);
 void publish_forget(struct channel *channel);
+/* So much was taken for the body whose header comes now. */
+void publish_room_set(struct channel *channel, size_t bytes);
+/* Gives back all that the channel has begun; the connection is in error. */
+void publish_abandon(struct channel *channel);
+
+/* ---- Room for what is not complete (room.c) ---- */
+/* False: there is none now. What is taken is given back with room_give. */
+bool room_take(struct amqp *self, size_t bytes) __attribute__((warn_unused_result));
+void room_give(struct amqp *self, size_t bytes);
+/* Some of what is gathered came. */
+void room_arrived(struct amqp *self, size_t bytes);
+/* May the frame be taken? A header has to wait until there is room for its body. */
+bool room_for_body(struct amqp *self, uint8_t type, uint16_t number, struct slice payload);
+/* When room_timer is to be called, INT64_MAX: not at all. */
+int64_t room_next_ms(const struct amqp *self);
+void room_timer(struct amqp *self, int64_t now_ms);
 /* Routes it, or keeps it for the transaction. */
 void publish_message(struct channel *channel, const struct message_in *in);
 /* The same past transactions; false when the channel was closed for it. */
@@ -360,6 +378,8 @@ void tx_ack(struct channel *channel, uint32_t method, uint64_t tag, bool multipl
 void tx_confirmed(struct channel *channel);
 void tx_refused(struct channel *channel);
 void tx_free(struct channel *channel);
+/* Forgets what was gathered, if the channel has a transaction. */
+void tx_empty(struct channel *channel);
 
 /* ---- stream_consumer.c ---- */
 /* Makes the (new) consumer one of the topic; false when an error was raised and it is to be freed.

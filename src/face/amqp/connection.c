@@ -376,6 +376,9 @@ void connection_timer_set(struct amqp *self)
     int64_t at =
         self->close_at_ms < self->heartbeat_at_ms ? self->close_at_ms : self->heartbeat_at_ms;
     int64_t now_ms = conn_now_ms(self->conn);
+    int64_t room_ms = room_next_ms(self);
+    if (room_ms < at)
+        at = room_ms;
     if (self->published && self->can_blocked && now_ms + BLOCKED_POLL_MS < at)
         at = now_ms + BLOCKED_POLL_MS;
     /* Should output drain without a word: it never rose to the mark that drained() is about. */
@@ -427,6 +430,7 @@ void connection_timer(struct amqp *self, int64_t now_ms)
     }
     if (self->published && self->can_blocked)
         connection_check_blocked(self);
+    room_timer(self, now_ms);
     if (self->stage == STAGE_RUNNING)
         window_drained(self);
     if (now_ms >= self->heartbeat_at_ms)

@@ -78,6 +78,8 @@ struct conn {
     uint8_t *input; /* not yet used by the face */
     size_t input_len;
     bool held, closed, blocked;
+    size_t gathered, gather_max;
+    bool gather_refused;
     enum err publish_err;    /* what publishes are answered with */
     bool publish_unanswered; /* the test itself says when they are confirmed */
     uint64_t publish_seq;    /* the last publish's */

@@ -144,6 +144,25 @@ bool conn_unread(const struct conn *conn)
     return false;
 }
 
+bool conn_gather(struct conn *conn, size_t bytes)
+{
+    conn->gather_refused = conn->gathered > 0 && conn->gathered + bytes > conn->gather_max;
+    if (!conn->gather_refused)
+        conn->gathered += bytes;
+    return !conn->gather_refused;
+}
+
+void conn_ungather(struct conn *conn, size_t bytes)
+{
+    assert(bytes <= conn->gathered);
+    conn->gathered -= bytes;
+}
+
+bool conn_gather_wanted(const struct conn *conn)
+{
+    return conn->gather_refused;
+}
+
 uint32_t conn_cells(const struct conn *conn)
 {
     (void)conn;
@@ -163,6 +182,7 @@ static inline struct conn *fake_open(const struct face *face)
                                         .max_message_bytes = 1 << 20,
                                         .cluster_name = "weir@test",
                                         .version = "0"};
+    conn->gather_max = 4 << 20;
     conn->catalog = catalog_create();
     assert(conn->catalog);
     conn->self = face->open(conn);
@@ -242,6 +262,7 @@ static inline void fake_close(struct conn *conn)
 {
     conn->closed = true;
     conn->face->close(conn->self, ERR_NONE);
+    assert(conn->gathered == 0);
     fake_events(conn);
     for (uint32_t i = 0; i < conn->queue_count; i++)
         fake_queue_empty(&conn->queues[i]);

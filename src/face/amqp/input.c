@@ -289,6 +289,10 @@ static size_t step(struct amqp *self, const uint8_t *data, size_t len)
         hold(self);
         return 0;
     }
+    if (!room_for_body(self, type, number, payload)) {
+        hold(self);
+        return 0;
+    }
     frame_take(self, type, number, payload);
     return whole;
 }

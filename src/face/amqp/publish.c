@@ -39,6 +39,7 @@ struct assembly {
     size_t list_len;
     uint64_t body_size;
     size_t body_len, body_capacity;
+    size_t room; /* taken for list and body */
     uint8_t *list, *body;
     uint8_t exchange[255], key[255];
 };
@@ -468,11 +469,22 @@ void publish_forget(struct channel *channel)
     struct assembly *assembly = channel->assembly;
     if (!assembly)
         return;
-    channel->amqp->assembly_bytes -= assembly->body_capacity;
+    room_give(channel->amqp, assembly->room);
     free(assembly->list);
     free(assembly->body);
     free(assembly);
     channel->assembly = NULL;
+}
+
+void publish_abandon(struct channel *channel)
+{
+    publish_forget(channel);
+    tx_empty(channel);
+}
+
+void publish_room_set(struct channel *channel, size_t bytes)
+{
+    channel->assembly->room = bytes;
 }
 
 void publish_begin(struct channel *channel, struct slice arguments)
@@ -491,7 +503,7 @@ void publish_begin(struct channel *channel, struct slice arguments)
     assembly->mandatory = m.mandatory;
     assembly->immediate = m.immediate;
     assembly->list = assembly->body = NULL;
-    assembly->body_len = assembly->body_capacity = 0;
+    assembly->body_len = assembly->body_capacity = assembly->room = 0;
     assembly->exchange_len = (uint8_t)m.exchange.len;
     assembly->key_len = (uint8_t)m.routing_key.len;
     if (m.exchange.len)
@@ -515,7 +527,7 @@ static void assembly_end(struct channel *channel)
     };
     /* Detached first: an error may close the channel, which forgets its assembly. */
     channel->assembly = NULL;
-    channel->amqp->assembly_bytes -= assembly->body_capacity;
+    room_give(channel->amqp, assembly->room);
     publish_message(channel, &in);
     free(assembly->list);
     free(assembly->body);
@@ -568,13 +580,9 @@ static bool body_grow(struct channel *channel, size_t needed)
         capacity = needed;
     if (capacity > assembly->body_size)
         capacity = (size_t)assembly->body_size;
-    size_t more = capacity - assembly->body_capacity;
-    if (channel->amqp->assembly_bytes + more > ASSEMBLY_BYTES_MAX)
-        return false;
     uint8_t *body = realloc(assembly->body, capacity);
     if (!body)
         return false;
-    channel->amqp->assembly_bytes += more;
     assembly->body = body;
     assembly->body_capacity = capacity;
     return true;
@@ -591,10 +599,10 @@ void publish_body(struct channel *channel, struct slice bytes)
     if (bytes.len == 0)
         return;
     if (!body_grow(channel, assembly->body_len + bytes.len)) {
-        connection_error(channel->amqp, 506, AMQP_BASIC_PUBLISH,
-                         "too much memory for unfinished messages");
+        connection_error(channel->amqp, 506, AMQP_BASIC_PUBLISH, "out of memory");
         return;
     }
+    room_arrived(channel->amqp, bytes.len);
     memcpy(assembly->body + assembly->body_len, bytes.data, bytes.len);
     assembly->body_len += bytes.len;
     if (assembly->body_len == assembly->body_size)

@@ -27,19 +27,22 @@ struct tx {
     bool refused;
 };
 
-static void tx_empty(struct channel *channel)
+void tx_empty(struct channel *channel)
 {
     struct tx *tx = channel->transaction;
+    if (!tx)
+        return;
     list_each(node, &tx->messages)
     {
         struct tx_message *message = list_entry(node, struct tx_message, link);
-        channel->amqp->assembly_bytes -= message->len;
+        room_give(channel->amqp, sizeof *message + message->len);
         list_remove(node);
         free(message);
     }
     list_each(node, &tx->settles)
     {
         list_remove(node);
+        room_give(channel->amqp, sizeof(struct tx_settle));
         free(list_entry(node, struct tx_settle, link));
     }
 }
@@ -69,8 +72,11 @@ void tx_publish(struct channel *channel, const struct message_in *in)
     struct amqp *self = channel->amqp;
     size_t len = in->exchange.len + in->routing_key.len + in->list.len + in->body.len;
     struct tx_message *message = NULL;
-    if (self->assembly_bytes + len <= ASSEMBLY_BYTES_MAX)
+    if (room_take(self, sizeof *message + len)) {
         message = malloc(sizeof *message + len);
+        if (!message)
+            room_give(self, sizeof *message + len);
+    }
     if (!message) {
         connection_error(self, 506, AMQP_BASIC_PUBLISH, "too much memory for unfinished messages");
         return;
@@ -82,7 +88,8 @@ void tx_publish(struct channel *channel, const struct message_in *in)
     message->in.routing_key = keep(&at, in->routing_key);
     message->in.list = keep(&at, in->list);
     message->in.body = keep(&at, in->body);
-    self->assembly_bytes += len;
+    room_arrived(self, len);
+    connection_timer_set(self);
     list_insert(&channel->transaction->messages, &message->link);
 }
 
@@ -93,9 +100,14 @@ void tx_ack(struct channel *channel, uint32_t method, uint64_t tag, bool multipl
         channel_error(channel, 406, method, "unknown delivery tag %llu", (unsigned long long)tag);
         return;
     }
-    struct tx_settle *settle = malloc(sizeof *settle);
+    struct tx_settle *settle = NULL;
+    if (room_take(channel->amqp, sizeof *settle)) {
+        settle = malloc(sizeof *settle);
+        if (!settle)
+            room_give(channel->amqp, sizeof *settle);
+    }
     if (!settle) {
-        connection_error(channel->amqp, 506, method, "out of memory");
+        connection_error(channel->amqp, 506, method, "too much memory for a transaction");
         return;
     }
     settle->method = method;
@@ -139,7 +151,7 @@ static bool messages_publish(struct channel *channel)
     while (!list_empty(&tx->messages)) {
         struct tx_message *message = list_entry(tx->messages.next, struct tx_message, link);
         list_remove(&message->link);
-        channel->amqp->assembly_bytes -= message->len;
+        room_give(channel->amqp, sizeof *message + message->len);
         uint64_t seq = confirm_begin(channel);
         bool published = seq != 0 && publish_now(channel, &message->in, seq);
         free(message);
@@ -155,6 +167,7 @@ static bool settles_apply(struct channel *channel)
     while (!list_empty(&tx->settles)) {
         struct tx_settle *settle = list_entry(tx->settles.next, struct tx_settle, link);
         list_remove(&settle->link);
+        room_give(channel->amqp, sizeof *settle);
         bool applied =
             ack_apply(channel, settle->method, settle->tag, settle->multiple, settle->type);
         free(settle);
