@@ -1,5 +1,6 @@
 /* The world's clock and its queue of events, a heap ordered by time. Nothing depends on addresses
  * or on the real clock. */
+#include "io/sim_memory.h"
 #include "io/sim_world.h"
 
 #include <assert.h>
@@ -7,7 +8,7 @@
 
 static const int64_t WALL_START_MS = 1700000000000;
 
-enum { WAKE_US_MAX = 30 };
+enum { WAKE_US_MAX = 30, NET_US_MAX = 100 };
 
 static bool earlier(const struct sim_event *a, const struct sim_event *b)
 {
@@ -18,7 +19,7 @@ static void event_push(struct sim *sim, struct sim_event event)
 {
     if (sim->events_count == sim->events_capacity) {
         sim->events_capacity = sim->events_capacity ? sim->events_capacity * 2 : 64;
-        sim->events = realloc(sim->events, sim->events_capacity * sizeof *sim->events);
+        sim->events = sim_resize(sim->events, sim->events_capacity, sizeof *sim->events);
         assert(sim->events != NULL);
     }
     size_t at = sim->events_count++;
@@ -86,7 +87,8 @@ bool sim_step(struct sim *sim)
     if (sim->events_count == 0)
         return false;
     struct sim_event event = event_pop(sim);
-    sim->now_us = event.at_us;
+    if (sim->now_us < event.at_us) /* else it is late: the machine slept */
+        sim->now_us = event.at_us;
     clocks_tell(sim);
     const struct sim_machine *machine = event.machine;
     if (machine == NULL || (machine->epoch == event.epoch && machine->state == MACHINE_UP)) {
@@ -117,7 +119,17 @@ int64_t sim_now_ms(const struct sim *sim)
 
 int64_t sim_wall_ms(const struct sim *sim)
 {
-    return WALL_START_MS + sim->now_us / 1000;
+    return WALL_START_MS + sim->wall_offset_ms + sim->now_us / 1000;
+}
+
+void sim_wall_jump(struct sim *sim, int64_t ms)
+{
+    sim->wall_offset_ms += ms;
+}
+
+void sim_sleep(struct sim *sim, int64_t us)
+{
+    sim->now_us += us;
 }
 
 uint64_t sim_random(struct sim *sim, uint64_t below)
@@ -253,9 +265,25 @@ void sim_disk_limit(struct sim *sim, uint32_t machine, uint64_t bytes)
     sim->machines[machine].disk_limit = bytes;
 }
 
+uint64_t sim_disk_used(const struct sim *sim, uint32_t machine)
+{
+    return sim->machines[machine].disk_used;
+}
+
 void sim_disk_errors(struct sim *sim, uint32_t machine, uint32_t per_million)
 {
     sim->machines[machine].disk_error_rate = per_million;
+}
+
+void sim_disk_slow(struct sim *sim, uint32_t machine, uint32_t times)
+{
+    sim->machines[machine].disk_slow = times == 0 ? 1 : times;
+}
+
+void sim_net_trouble(struct sim *sim, uint32_t net_us_max, uint32_t reset_rate)
+{
+    sim->config.net_us_max = net_us_max == 0 ? NET_US_MAX : net_us_max;
+    sim->config.net_reset_rate = reset_rate;
 }
 
 /* The world */
@@ -271,6 +299,7 @@ static bool machine_init(struct sim *sim, struct sim_machine *machine)
     machine->sim = sim;
     machine->disk_limit = sim->config.disk_capacity;
     machine->disk_error_rate = sim->config.disk_error_rate;
+    machine->disk_slow = 1;
     list_init(&machine->requests);
     list_init(&machine->files);
     return sim_disk_init(machine);
@@ -289,7 +318,7 @@ static void shard_init(struct sim *sim, struct sim_shard *shard, struct sim_mach
 
 struct sim *sim_create(uint64_t seed, const struct sim_config *config)
 {
-    struct sim *sim = calloc(1, sizeof *sim);
+    struct sim *sim = sim_make(sizeof *sim);
     if (sim == NULL)
         return NULL;
     sim->config = *config;
@@ -297,15 +326,15 @@ struct sim *sim_create(uint64_t seed, const struct sim_config *config)
     or_default(&sim->config.shards, 1);
     or_default(&sim->config.disk_us_max, 100);
     or_default(&sim->config.sync_us_max, 300);
-    or_default(&sim->config.net_us_max, 100);
+    or_default(&sim->config.net_us_max, NET_US_MAX);
     or_default(&sim->config.net_window, 64 << 10);
     sim->random.state = seed;
     sim->digest = seed;
     sim->next_port = 40000;
     list_init(&sim->links);
     uint32_t machines = sim->config.machines, shards = sim->config.shards;
-    sim->machines = calloc(machines, sizeof *sim->machines);
-    sim->shards = calloc((size_t)machines * shards, sizeof *sim->shards);
+    sim->machines = sim_make(machines * sizeof *sim->machines);
+    sim->shards = sim_make((size_t)machines * shards * sizeof *sim->shards);
     bool good = sim->machines != NULL && sim->shards != NULL && inq_pool_init(&sim->in, NULL);
     for (uint32_t i = 0; good && i < machines; i++)
         good = machine_init(sim, &sim->machines[i]);

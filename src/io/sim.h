@@ -55,6 +55,13 @@ int64_t sim_now_us(const struct sim *sim);
 int64_t sim_now_ms(const struct sim *sim);  /* what a shard is given as monotonic time */
 int64_t sim_wall_ms(const struct sim *sim); /* and as time since 1970 */
 
+/* Sets the wall clock forward, or back when ms < 0. */
+void sim_wall_jump(struct sim *sim, int64_t ms);
+
+/* The whole world stands still for that time and does not know it: what was due meanwhile happens
+ * late. */
+void sim_sleep(struct sim *sim, int64_t us);
+
 /* The world's source of randomness, also for the test itself: a number below `below` (> 0). */
 uint64_t sim_random(struct sim *sim, uint64_t below);
 bool sim_chance(struct sim *sim, uint32_t per_million);
@@ -106,8 +113,17 @@ uint64_t sim_disk_calls(const struct sim *sim, uint32_t machine);
 /* Changes the size of the machine's disk. 0: no limit. */
 void sim_disk_limit(struct sim *sim, uint32_t machine, uint64_t bytes);
 
+/* Bytes that its files take. */
+uint64_t sim_disk_used(const struct sim *sim, uint32_t machine);
+
 /* Changes the rate of disk errors of the machine. */
 void sim_disk_errors(struct sim *sim, uint32_t machine, uint32_t per_million);
+
+/* From now on its disk's requests take so many times as long. 0 and 1: as configured. */
+void sim_disk_slow(struct sim *sim, uint32_t machine, uint32_t times);
+
+/* Changes how long packets travel (0: as by default) and how often a connection breaks. */
+void sim_net_trouble(struct sim *sim, uint32_t net_us_max, uint32_t reset_rate);
 
 /* Clients: the other end of a connection. Calls of the handler come from sim_step. After closed, or
  * sim_client_close, the client is gone. */

@@ -1,5 +1,6 @@
 /* The client's end of a simulated connection, which a test drives. */
 #include "io/sim_link.h"
+#include "io/sim_memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ static void address_set(struct net_addr *address, uint16_t port)
 struct sim_client *sim_connect(struct sim *sim, uint32_t machine, uint16_t port,
                                const struct sim_client_handler *handler, void *user)
 {
-    struct sim_link *link = calloc(1, sizeof(struct sim_client));
+    struct sim_link *link = sim_make(sizeof(struct sim_client));
     if (link == NULL)
         return NULL;
     link->sim = sim;

@@ -2,6 +2,7 @@
  * which one they would stand for after a power cut; changes that no disk_sync_folder covers wait in
  * a list, in order. A request passes through events: its bytes are written (perhaps in two parts),
  * then it is synced, then it completes; a crash may fall between any two. */
+#include "io/sim_memory.h"
 #include "io/sim_names.h"
 #include "io/sim_world.h"
 
@@ -74,11 +75,11 @@ static enum err open_path(struct disk *disk, const char *path, bool create, stru
         return ERR_NOT_FOUND;
     if (inode != NULL && inode->folder)
         return ERR_IO;
-    struct open_file *file = calloc(1, sizeof *file);
+    struct open_file *file = sim_make(sizeof *file);
     if (file == NULL)
         return ERR_NO_MEMORY;
     if (inode == NULL)
-        inode = calloc(1, sizeof *inode);
+        inode = sim_make(sizeof *inode);
     if (inode == NULL) {
         free(file);
         return ERR_NO_MEMORY;
@@ -122,7 +123,7 @@ static enum err make_folder(struct disk *disk, const char *path)
             err = found->folder ? ERR_NONE : ERR_EXISTS;
             continue;
         }
-        struct sim_inode *inode = calloc(1, sizeof *inode);
+        struct sim_inode *inode = sim_make(sizeof *inode);
         if (inode == NULL)
             return ERR_NO_MEMORY;
         inode->folder = true;
@@ -205,7 +206,7 @@ static enum err list_folder(struct disk *disk, const char *path,
     if (err)
         return err;
     /* Copies: each may rename and remove. */
-    char **found = calloc(names->count + 1, sizeof *found);
+    char **found = sim_make((names->count + 1) * sizeof *found);
     if (found == NULL)
         return ERR_NO_MEMORY;
     for (size_t i = 0; i < names->count; i++) {
@@ -299,7 +300,8 @@ static enum err file_size(struct disk_file *base, uint64_t *bytes)
 static void request_event(struct request *request, uint32_t max_us, void (*run)(void *ctx))
 {
     struct sim *sim = request->shard->sim;
-    sim_schedule(sim, request->shard->machine, sim_delay(sim, max_us), run, request);
+    int64_t delay_us = sim_delay(sim, max_us) * request->shard->machine->disk_slow;
+    sim_schedule(sim, request->shard->machine, delay_us, run, request);
 }
 
 static void request_complete(void *ctx)
@@ -399,7 +401,7 @@ static void request_run(void *ctx)
 static struct request *request_make(struct sim_shard *shard, enum request_kind kind,
                                     struct disk_op *op, int count)
 {
-    struct request *request = calloc(1, sizeof *request + (size_t)count * sizeof request->parts[0]);
+    struct request *request = sim_make(sizeof *request + (size_t)count * sizeof request->parts[0]);
     assert(request != NULL);
     request->shard = shard;
     request->kind = kind;
@@ -506,7 +508,7 @@ void sim_disk_crash(struct sim_machine *machine, enum sim_crash kind)
 
 bool sim_disk_init(struct sim_machine *machine)
 {
-    machine->names = calloc(1, sizeof *machine->names);
+    machine->names = sim_make(sizeof *machine->names);
     return machine->names != NULL;
 }
 

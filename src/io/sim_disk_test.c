@@ -79,6 +79,27 @@ static void requests_complete_later_with_their_bytes(void **state)
     }
 }
 
+static void a_slow_disk_takes_so_many_times_as_long(void **state)
+{
+    (void)state;
+    int64_t took_us[2];
+    for (int i = 0; i < 2; i++) {
+        struct sim *sim = world(3);
+        struct disk_file *file = file_open(sim_disk(sim, 0), "f", true);
+        struct request write = {.op.done = request_done};
+        struct iovec part = {"abc", 3};
+        sim_disk_slow(sim, 0, i == 0 ? 1 : 1000);
+        disk_write(file, &part, 1, 0, true, false, &write.op);
+        run_all(sim);
+        assert_int_equal(write.op.err, ERR_NONE);
+        took_us[i] = sim_now_us(sim);
+        assert_int_equal(sim_disk_used(sim, 0), 4096);
+        disk_close(file);
+        sim_destroy(sim);
+    }
+    assert_int_equal(took_us[1], took_us[0] * 1000);
+}
+
 static void job_writes(struct disk_op *op)
 {
     struct request *request = (struct request *)op;
@@ -359,6 +380,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_complete_later_with_their_bytes),
+        cmocka_unit_test(a_slow_disk_takes_so_many_times_as_long),
         cmocka_unit_test(a_job_runs_and_completes),
         cmocka_unit_test(synced_bytes_survive_a_power_cut_and_others_may_not),
         cmocka_unit_test(everything_written_survives_the_end_of_the_process),

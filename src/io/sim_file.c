@@ -2,6 +2,7 @@
  * sectors have been written since. It is on the dirty list then; a failed sync moves it to the list
  * of lost pages, from where the next write to it brings it back. */
 #include "io/sim_file.h"
+#include "io/sim_memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +34,7 @@ static struct sim_page *page_make(struct sim_file *file, uint64_t number)
     size_t chunk = number / CHUNK_PAGES;
     if (chunk >= file->chunks) {
         size_t chunks = file->chunks * 2 > chunk + 1 ? file->chunks * 2 : chunk + 1;
-        struct sim_page ***pages = realloc(file->pages, chunks * sizeof *pages);
+        struct sim_page ***pages = sim_resize(file->pages, chunks, sizeof *pages);
         if (pages == NULL)
             return NULL;
         memset(pages + file->chunks, 0, (chunks - file->chunks) * sizeof *pages);
@@ -41,11 +42,11 @@ static struct sim_page *page_make(struct sim_file *file, uint64_t number)
         file->chunks = chunks;
     }
     if (file->pages[chunk] == NULL) {
-        file->pages[chunk] = calloc(CHUNK_PAGES, sizeof **file->pages);
+        file->pages[chunk] = sim_make(CHUNK_PAGES * sizeof **file->pages);
         if (file->pages[chunk] == NULL)
             return NULL;
     }
-    page = calloc(1, sizeof *page);
+    page = sim_make(sizeof *page);
     if (page == NULL)
         return NULL;
     page->number = number;
@@ -81,7 +82,7 @@ static bool page_dirty(struct sim_file *file, struct sim_page *page, size_t from
     } else if (page->sectors == 0) {
         static const uint8_t ZEROES[SIM_PAGE_BYTES];
         if (memcmp(page->data, ZEROES, sizeof ZEROES) != 0) {
-            page->synced = malloc(SIM_PAGE_BYTES);
+            page->synced = sim_resize(NULL, 1, SIM_PAGE_BYTES);
             if (page->synced == NULL)
                 return false;
             memcpy(page->synced, page->data, SIM_PAGE_BYTES);

@@ -1,5 +1,6 @@
 /* Packets, and the life of a link. */
 #include "io/sim_link.h"
+#include "io/sim_memory.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ void sim_packet_send(struct sim_link *link, struct sim_pipe *pipe, struct sim_pa
 
 struct sim_packet *sim_packet_make(size_t len)
 {
-    struct sim_packet *packet = malloc(sizeof *packet + len);
+    struct sim_packet *packet = sim_resize(NULL, 1, sizeof *packet + len);
     assert(packet != NULL);
     packet->next = NULL;
     packet->len = len;

@@ -1,5 +1,6 @@
 /* Names are few, so they are searched one by one. A number stays with its path for good. */
 #include "io/sim_names.h"
+#include "io/sim_memory.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -100,7 +101,7 @@ size_t sim_name_make(struct sim_names *names, const char *path, size_t len)
         return found;
     if (names->count == names->capacity) {
         names->capacity = names->capacity ? names->capacity * 2 : 16;
-        names->names = realloc(names->names, names->capacity * sizeof *names->names);
+        names->names = sim_resize(names->names, names->capacity, sizeof *names->names);
         assert(names->names != NULL);
     }
     names->names[names->count] = (struct sim_name){.path = strndup(path, len)};
@@ -168,7 +169,8 @@ void sim_change_add(struct sim_machine *machine, struct sim_change change)
     struct sim_names *names = machine->names;
     if (names->changes_count == names->changes_capacity) {
         names->changes_capacity = names->changes_capacity ? names->changes_capacity * 2 : 16;
-        names->changes = realloc(names->changes, names->changes_capacity * sizeof *names->changes);
+        names->changes =
+            sim_resize(names->changes, names->changes_capacity, sizeof *names->changes);
         assert(names->changes != NULL);
     }
     inode_ref(change.inode);

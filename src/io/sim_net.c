@@ -1,6 +1,7 @@
 /* The shard's end of a simulated connection: what it received and sends goes through the same
  * queues as in the real backend, so that what it sees is cut and kept by the same rules. */
 #include "io/sim_link.h"
+#include "io/sim_memory.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -356,7 +357,7 @@ static enum err server_listen(struct net *net, const char *host, uint16_t port,
         port = shard->sim->next_port++;
     if (listener_find(shard, port) != NULL)
         return ERR_IN_USE;
-    struct net_listener *listener = calloc(1, sizeof *listener);
+    struct net_listener *listener = sim_make(sizeof *listener);
     if (listener == NULL)
         return ERR_NO_MEMORY;
     *listener = (struct net_listener){

@@ -398,6 +398,61 @@ static void a_crash_ends_connections_and_a_restart_takes_new_ones(void **state)
     }
 }
 
+static void the_wall_clock_jumps_and_time_goes_on(void **state)
+{
+    (void)state;
+    struct sim *sim = world(1);
+    int64_t wall_ms = sim_wall_ms(sim);
+    sim_run_until(sim, 5000);
+    sim_wall_jump(sim, 3600000);
+    assert_int_equal(sim_wall_ms(sim), wall_ms + 5 + 3600000);
+    sim_wall_jump(sim, -3600001);
+    assert_int_equal(sim_wall_ms(sim), wall_ms + 4);
+    assert_int_equal(sim_now_ms(sim), 5);
+    sim_destroy(sim);
+}
+
+static void what_was_due_while_the_world_slept_happens_late(void **state)
+{
+    (void)state;
+    struct sim *sim = world(1);
+    char text[8] = "";
+    struct note a = {text, 'a'}, b = {text, 'b'};
+    sim_after(sim, 100, note_run, &a);
+    sim_after(sim, 900, note_run, &b);
+    sim_sleep(sim, 500);
+    assert_string_equal(text, "");
+    assert_true(sim_step(sim));
+    assert_string_equal(text, "a");
+    assert_int_equal(sim_now_us(sim), 500);
+    run_all(sim);
+    assert_string_equal(text, "ab");
+    assert_int_equal(sim_now_us(sim), 900);
+    sim_destroy(sim);
+}
+
+static void trouble_with_the_network_begins_and_ends(void **state)
+{
+    (void)state;
+    struct sim *sim = world(1);
+    struct server server = {0};
+    struct client client = {0}, other = {0};
+    server_start(sim, 0, &server);
+    sim_net_trouble(sim, 0, 1000000);
+    client_start(sim, &client);
+    client_send(&client, 10);
+    run_all(sim);
+    assert_int_equal(client.closed, 1);
+    sim_net_trouble(sim, 50000, 0);
+    int64_t before_us = sim_now_us(sim);
+    client_start(sim, &other);
+    client_send(&other, 10);
+    run_all(sim);
+    assert_int_equal(other.got, 10);
+    assert_true(sim_now_us(sim) > before_us + 1000);
+    sim_destroy(sim);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -409,6 +464,9 @@ int main(void)
         cmocka_unit_test(output_backs_up_behind_a_client_that_does_not_read),
         cmocka_unit_test(a_paused_server_sees_everything_later),
         cmocka_unit_test(a_server_that_closes_sends_its_last_words),
+        cmocka_unit_test(the_wall_clock_jumps_and_time_goes_on),
+        cmocka_unit_test(what_was_due_while_the_world_slept_happens_late),
+        cmocka_unit_test(trouble_with_the_network_begins_and_ends),
         cmocka_unit_test(a_broken_connection_is_told_to_both),
         cmocka_unit_test(connections_spread_over_the_shards_of_a_machine),
         cmocka_unit_test(a_crash_ends_connections_and_a_restart_takes_new_ones),

@@ -44,12 +44,13 @@ struct sim_machine {
     uint64_t disk_used, disk_limit;
     uint64_t disk_calls, hang_at;
     uint32_t disk_error_rate;
+    uint32_t disk_slow; /* requests take so many times as long */
 };
 
 struct sim {
     struct sim_config config;
     struct sim_random random;
-    int64_t now_us;
+    int64_t now_us, wall_offset_ms;
     uint64_t digest;
     struct sim_event *events; /* a heap */
     size_t events_count, events_capacity;

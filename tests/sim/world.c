@@ -2,6 +2,9 @@
  * the face finds it through one static pointer. */
 #include "world.h"
 
+#include "alloc.h"
+#include "inspect.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,27 +27,42 @@ static void *probe_open(struct conn *conn)
     return self;
 }
 
+static void probe_bind(struct probe_conn *self, uint8_t index)
+{
+    struct probe *probe = the_world->probes[index];
+    if (probe->conn != NULL) /* the broker has not noticed yet that its last one is gone */
+        probe->lost(probe);
+    self->probe = probe;
+    probe->conn = self->conn;
+    probe->opened(probe);
+}
+
 static size_t probe_input(void *user, const uint8_t *data, size_t len)
 {
     struct probe_conn *self = user;
     for (size_t i = 0; i < len; i++) {
-        if (self->probe == NULL) {
-            self->probe = the_world->probes[data[i]];
-            self->probe->conn = self->conn;
-            self->probe->opened(self->probe);
-        } else {
+        if (self->probe == NULL)
+            probe_bind(self, data[i]);
+        else if (self->probe->conn == self->conn)
             self->probe->act(self->probe);
-        }
     }
     return len;
+}
+
+static void release_entries(struct conn *conn, const struct event *event)
+{
+    for (uint32_t i = 0; event->type == EVENT_READ && i < event->read.count; i++)
+        conn_release(conn, event->read.entries[i].buf);
 }
 
 static void probe_event(void *user, const struct event *event)
 {
     struct probe_conn *self = user;
-    if (!sim_hung(the_world->sim,
-                  0)) /* else it is a turn's rest that no client hears of any more */
+    bool heard = !sim_hung(the_world->sim, 0) && /* else it is a turn's rest that nobody hears of */
+                 self->probe != NULL && self->probe->conn == self->conn;
+    if (heard)
         self->probe->event(self->probe, event);
+    release_entries(self->conn, event);
 }
 
 static void probe_close(void *user, enum err err)
@@ -52,8 +70,8 @@ static void probe_close(void *user, enum err err)
     struct probe_conn *self = user;
     (void)err;
     if (self->probe != NULL && self->probe->conn == self->conn) {
-        self->probe->conn = NULL;
         self->probe->lost(self->probe);
+        self->probe->conn = NULL;
     }
     free(self);
 }
@@ -82,8 +100,6 @@ static const struct face face_probe = {
 
 /* ---- Clients ---- */
 
-static void tick(void *ctx);
-
 static void client_received(void *user, const uint8_t *data, size_t len)
 {
     (void)user;
@@ -102,31 +118,63 @@ static const struct sim_client_handler client_handler = {
     .closed = client_closed,
 };
 
-static void tick(void *ctx)
+void world_poke(struct probe *probe)
 {
-    struct probe *probe = ctx;
     struct world *world = probe->world;
-    if (world->up && probe->wanted) {
-        uint8_t index = 0;
-        while (world->probes[index] != probe)
-            index++;
-        if (probe->socket == NULL) {
-            probe->socket = sim_connect(world->sim, 0, WORLD_PORT, &client_handler, probe);
-            if (probe->socket != NULL)
-                sim_client_send(probe->socket, &index, 1);
-        } else {
-            sim_client_send(probe->socket, &index, 1);
-        }
-    }
-    int64_t pause_us = 200 + (int64_t)sim_random(world->sim, 3000);
-    sim_after(world->sim, pause_us, tick, probe);
+    if (!world->up)
+        return;
+    if (probe->socket == NULL)
+        probe->socket = sim_connect(world->sim, 0, WORLD_PORT, &client_handler, probe);
+    if (probe->socket != NULL)
+        sim_client_send(probe->socket, &probe->index, 1);
+}
+
+void world_hang_up(struct probe *probe, bool reset)
+{
+    if (probe->socket != NULL)
+        sim_client_close(probe->socket, reset);
+    probe->socket = NULL;
+    probe->leaves = false;
 }
 
 void world_add(struct world *world, struct probe *probe)
 {
     probe->world = world;
+    probe->index = (uint8_t)world->probe_count;
     world->probes[world->probe_count++] = probe;
-    sim_after(world->sim, 1, tick, probe);
+}
+
+/* Mostly the next one acts at once; sometimes all rest, so that timers come to their turn. */
+static int64_t pause_us(struct world *world)
+{
+    uint32_t dice = world_random(world, 512);
+    if (dice == 0)
+        return 1000 * (int64_t)world_random(world, 60000);
+    if (dice < 16)
+        return 1000 * (int64_t)world_random(world, 300);
+    return 20 + world_random(world, 400);
+}
+
+static void act_run(void *ctx)
+{
+    struct world *world = ctx;
+    struct probe *wanted[WORLD_PROBES_MAX];
+    uint32_t count = 0;
+    world->act_waits = false;
+    for (uint32_t i = 0; i < world->probe_count; i++) {
+        if (world->probes[i]->wanted)
+            wanted[count++] = world->probes[i];
+    }
+    if (world->acts == 0 || count == 0)
+        return;
+    world->acts--;
+    struct probe *probe = wanted[world_random(world, count)];
+    if (probe->leaves || world_random(world, 48) == 0)
+        world_hang_up(probe, world_random(world, 2) == 0);
+    else
+        world_poke(probe);
+    world->act_waits = true;
+    sim_after(world->sim, pause_us(world), act_run, world);
 }
 
 /* ---- The broker ---- */
@@ -153,26 +201,49 @@ static int64_t log_clock(void *ctx)
 
 static void log_sink(void *ctx, struct slice line)
 {
-    struct world *world = ctx;
+    const struct world *world = ctx;
     if (world->verbose)
-        fwrite(line.data, 1, line.len, stderr);
+        fwrite(line.data, 1, line.len, stdout);
 }
 
-struct world *world_create(uint64_t seed, bool lie_about_sync, bool verbose)
+/* What a disk does to the state store's file as a whole: a commit happens or it does not. */
+static enum err state_commit(struct state *state, const struct state_batch *batch)
+{
+    struct world *world = the_world;
+    if (sim_hung(world->sim, 0) || (world->faults.disk_errors && world_random(world, 8) == 0))
+        return ERR_IO;
+    if (world->faults.disk_full && world_random(world, 2) == 0)
+        return ERR_DISK_FULL;
+    alloc_hold();
+    enum err err = state_memory_backend(world->state)->commit(state, batch);
+    alloc_release();
+    return err;
+}
+
+static enum err state_open(const struct state_backend *self, const char *path, bool create,
+                           struct state **out)
+{
+    const struct state_backend *memory = state_memory_backend(the_world->state);
+    (void)self;
+    return memory->open(memory, path, create, out);
+}
+
+struct world *world_create(uint64_t seed, bool lie_about_sync, bool verbose, struct totals *totals)
 {
     struct world *world = calloc(1, sizeof *world);
-    struct sim_config config = {
-        .shards = WORLD_SHARDS_MAX,
-        .net_reset_rate = seed % 3 == 0 ? 200 : 0,
-        .lie_about_sync = lie_about_sync,
-    };
+    struct sim_config config = {.shards = WORLD_SHARDS_MAX, .lie_about_sync = lie_about_sync};
     if (world == NULL)
         abort();
     world->sim = sim_create(seed, &config);
     world->state = state_memory_create();
     if (world->sim == NULL || world->state == NULL)
         abort();
+    world->backend = *state_memory_backend(world->state);
+    world->backend.open = state_open;
+    world->backend.commit = state_commit;
     world->verbose = verbose;
+    world->totals = totals;
+    world->sync = true;
     world->log =
         (struct log){.level = LOG_INFO, .clock = log_clock, .sink = log_sink, .context = world};
     the_world = world;
@@ -181,13 +252,13 @@ struct world *world_create(uint64_t seed, bool lie_about_sync, bool verbose)
 
 static void destroy_shards(struct world *world)
 {
+    world->mail_lost = world->mail_lost || inspect_mail(world);
     for (uint32_t i = 0; i < world->shards; i++) {
         if (world->broker.shards[i] != NULL)
             shard_destroy(world->broker.shards[i]);
         world->broker.shards[i] = NULL;
     }
     broker_done(&world->broker);
-    memset(&world->broker, 0, sizeof world->broker);
     for (uint32_t i = 0; i < world->probe_count; i++)
         world->probes[i]->conn = NULL;
 }
@@ -202,6 +273,58 @@ void world_destroy(struct world *world)
     the_world = NULL;
 }
 
+static bool create_shards(struct world *world)
+{
+    struct broker *broker = &world->broker;
+    for (uint32_t i = 0; i < world->shards; i++) {
+        alloc_broker_begin();
+        enum err err = shard_create(broker, i, sim_net(world->sim, i), sim_disk(world->sim, i),
+                                    sim_now_ms(world->sim), sim_wall_ms(world->sim),
+                                    sim_random(world->sim, UINT64_MAX), &broker->shards[i]);
+        alloc_broker_end();
+        if (err == ERR_NONE)
+            continue;
+        world_tell(world, "shard %u does not open: %s", i, err_text(err));
+        if (!sim_hung(world->sim, 0) && !world_excuses(world, err))
+            world_wrong(world, "shard %u does not open: %s", i, err_text(err));
+        return false;
+    }
+    return true;
+}
+
+bool world_recover(struct world *world, uint32_t shards)
+{
+    struct broker *broker = &world->broker;
+    world->shards = shards;
+    world->life++;
+    uint64_t memory = UINT64_C(4) << (20 + sim_random(world->sim, 4));
+    *broker = (struct broker){
+        .faces = {.max_message_bytes = 1 << 20, .cluster_name = "sim", .version = "sim"},
+        .log = &world->log,
+        .data = "/data",
+        .shard_count = shards,
+        .cell_count = WORLD_CELLS,
+        .sync = world->sync,
+        .segment_bytes = UINT64_C(4) << (10 + sim_random(world->sim, 6)),
+        .memory_limit = memory,
+        .connections_max = 100,
+        .state = &world->backend,
+        .wake = wake,
+        .wake_ctx = world,
+    };
+    if (broker_init(broker) != ERR_NONE)
+        abort();
+    world_tell(world, "---- start with %u shards, segments of %llu KiB", shards,
+               (unsigned long long)(broker->segment_bytes >> 10));
+    world->up = create_shards(world);
+    if (!world->up) {
+        sim_crash(world->sim, 0, world->faults.disk_errors ? SIM_POWER_CUT : SIM_KILL);
+        destroy_shards(world);
+        sim_restart(world->sim, 0);
+    }
+    return world->up;
+}
+
 static bool all_ready(const struct world *world)
 {
     for (uint32_t i = 0; i < world->shards; i++) {
@@ -211,66 +334,54 @@ static bool all_ready(const struct world *world)
     return true;
 }
 
-static bool create_shards(struct world *world)
+static bool step(struct world *world)
 {
-    struct broker *broker = &world->broker;
-    for (uint32_t i = 0; i < world->shards; i++) {
-        enum err err = shard_create(broker, i, sim_net(world->sim, i), sim_disk(world->sim, i),
-                                    sim_now_ms(world->sim), sim_wall_ms(world->sim),
-                                    sim_random(world->sim, UINT64_MAX), &broker->shards[i]);
-        if (err != ERR_NONE) {
-            if (!sim_hung(world->sim, 0))
-                world_wrong(world, "shard %u does not open: %s", i, err_text(err));
-            return false;
-        }
-    }
+    alloc_broker_begin();
+    bool more = sim_step(world->sim);
+    alloc_broker_end();
+    if (sim_wall_ms(world->sim) > world->wall_max_ms)
+        world->wall_max_ms = sim_wall_ms(world->sim);
+    return more;
+}
+
+static bool may_fail(const struct world *world)
+{
+    return world->faults.disk_errors || world->faults.memory;
+}
+
+bool world_ended(const struct world *world)
+{
+    return world->wrong != NULL || sim_hung(world->sim, 0) || atomic_load(&world->broker.failed);
+}
+
+/* Is it at its end, and is that as it should be? */
+static bool ended(struct world *world)
+{
+    if (!world_ended(world))
+        return false;
+    if (!sim_hung(world->sim, 0) && !may_fail(world))
+        world_wrong(world, "the broker failed");
     return true;
 }
 
-bool world_start(struct world *world, uint32_t shards)
+bool world_begin(struct world *world)
 {
-    struct broker *broker = &world->broker;
-    world->shards = shards;
-    *broker = (struct broker){
-        .faces = {.max_message_bytes = 1 << 20, .cluster_name = "sim", .version = "sim"},
-        .log = &world->log,
-        .data = "/data",
-        .shard_count = shards,
-        .cell_count = WORLD_CELLS,
-        .sync = true,
-        .segment_bytes = UINT64_C(16) << (10 + sim_random(world->sim, 5)),
-        .memory_limit = UINT64_C(8) << (20 + sim_random(world->sim, 4)),
-        .connections_max = 100,
-        .state = state_memory_backend(world->state),
-        .wake = wake,
-        .wake_ctx = world,
-    };
-    if (broker_init(broker) != ERR_NONE)
-        abort();
-    if (!create_shards(world)) {
-        sim_crash(world->sim, 0, SIM_KILL);
-        destroy_shards(world);
-        sim_restart(world->sim, 0);
-        return false;
-    }
-    for (uint32_t i = 0; i < shards; i++)
-        sim_shard_start(world->sim, i, turn, broker->shards[i]);
-    shard_feed(broker->shards[0]);
-    world->up = true;
+    for (uint32_t i = 0; i < world->shards; i++)
+        sim_shard_start(world->sim, i, turn, world->broker.shards[i]);
+    shard_feed(world->broker.shards[0]);
     int64_t limit = sim_now_ms(world->sim) + 60000;
-    while (!all_ready(world) && !sim_hung(world->sim, 0) && sim_now_ms(world->sim) < limit &&
-           sim_step(world->sim))
+    while (!all_ready(world) && !ended(world) && sim_now_ms(world->sim) < limit && step(world))
         ;
     if (!all_ready(world)) {
-        if (!sim_hung(world->sim, 0))
+        if (!world_ended(world) && !may_fail(world))
             world_wrong(world, "the broker does not get ready");
         return false;
     }
-    uint16_t port;
-    for (uint32_t i = 0; i < shards; i++) {
-        if (shard_listen(broker->shards[i], &face_probe, "127.0.0.1", WORLD_PORT, &port) !=
+    for (uint32_t i = 0; i < world->shards; i++) {
+        uint16_t port;
+        if (shard_listen(world->broker.shards[i], &face_probe, "127.0.0.1", WORLD_PORT, &port) !=
             ERR_NONE) {
-            if (!sim_hung(world->sim, 0))
+            if (!world_ended(world))
                 world_wrong(world, "shard %u cannot listen", i);
             return false;
         }
@@ -280,9 +391,11 @@ bool world_start(struct world *world, uint32_t shards)
 
 void world_crash(struct world *world, enum sim_crash kind)
 {
+    world_tell(world, "---- %s", kind == SIM_KILL ? "the process ends" : "power cut");
     sim_crash(world->sim, 0, kind);
     destroy_shards(world);
     world->up = false;
+    world->acts = 0;
     sim_restart(world->sim, 0);
 }
 
@@ -290,6 +403,8 @@ bool world_stop(struct world *world)
 {
     enum err err;
     int64_t limit = sim_now_ms(world->sim) + 120000;
+    world->acts = 0;
+    world_tell(world, "---- orderly stop");
     for (;;) {
         bool stopped = true;
         for (uint32_t i = 0; i < world->shards; i++) {
@@ -297,28 +412,45 @@ bool world_stop(struct world *world)
             stopped = shard_stopped(world->broker.shards[i], &err) && stopped;
         }
         if (stopped)
-            break;
-        if (sim_hung(world->sim, 0))
+            return true;
+        if (world_ended(world))
             return false;
         if (sim_now_ms(world->sim) > limit) {
-            world_wrong(world, "the broker does not stop");
+            if (!may_fail(world))
+                world_wrong(world, "the broker does not stop");
             return false;
         }
-        sim_run_until(world->sim, sim_now_us(world->sim) + 1000);
+        world_run(world, 1);
     }
-    world_crash(world, SIM_POWER_CUT); /* after an orderly stop nothing is at stake */
-    return true;
 }
 
 void world_run(struct world *world, int64_t ms)
 {
     int64_t end_ms = sim_now_ms(world->sim) + ms;
-    while (sim_now_ms(world->sim) < end_ms && world->wrong == NULL && !sim_hung(world->sim, 0)) {
-        if (!sim_step(world->sim))
+    while (sim_now_ms(world->sim) < end_ms && !ended(world)) {
+        if (!step(world)) {
+            sim_run_until(world->sim, end_ms * 1000);
             break;
-        if (atomic_load(&world->broker.failed) && !sim_hung(world->sim, 0))
-            world_wrong(world, "the broker failed");
+        }
     }
+}
+
+void world_act(struct world *world, uint32_t acts)
+{
+    world->acts = acts;
+    if (!world->act_waits)
+        sim_after(world->sim, 1, act_run, world);
+    world->act_waits = true;
+    while (world->acts > 0 && !ended(world) && step(world))
+        ;
+    world->acts = 0;
+}
+
+bool world_excuses(const struct world *world, enum err err)
+{
+    return (err == ERR_NO_MEMORY && world->faults.memory) ||
+           (err == ERR_DISK_FULL && world->faults.disk_full) ||
+           (err == ERR_IO && (world->faults.disk_errors || world->faults.memory));
 }
 
 void world_wrong(struct world *world, const char *format, ...)
@@ -330,4 +462,17 @@ void world_wrong(struct world *world, const char *format, ...)
     vsnprintf(world->wrong_text, sizeof world->wrong_text, format, args);
     va_end(args);
     world->wrong = world->wrong_text;
+    world_tell(world, "WRONG: %s", world->wrong);
+}
+
+void world_tell(const struct world *world, const char *format, ...)
+{
+    if (!world->verbose)
+        return;
+    va_list args;
+    va_start(args, format);
+    printf("%12.3f ms  ", (double)sim_now_us(world->sim) / 1000);
+    vprintf(format, args);
+    putchar('\n');
+    va_end(args);
 }
