@@ -12,12 +12,13 @@ void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *memory, size_t size);
 
-static _Thread_local uint64_t seen, fails_from, fails_to;
+static _Thread_local uint64_t seen, refused, fails_from, fails_to;
 static _Thread_local int paused;
 
 void memory_fail_at(uint64_t n, uint64_t more)
 {
     seen = 0;
+    refused = n == 0 ? refused : 0;
     fails_from = n;
     fails_to = n == 0 ? 0 : n + more;
 }
@@ -25,6 +26,11 @@ void memory_fail_at(uint64_t n, uint64_t more)
 uint64_t memory_count(void)
 {
     return seen;
+}
+
+uint64_t memory_refused(void)
+{
+    return refused;
 }
 
 void memory_paused(int more)
@@ -37,7 +43,9 @@ static bool fails(void)
     if (paused > 0)
         return false;
     seen++;
-    return seen >= fails_from && seen <= fails_to;
+    bool refuses = seen >= fails_from && seen <= fails_to;
+    refused += refuses;
+    return refuses;
 }
 
 void *__wrap_malloc(size_t size)

@@ -10,8 +10,10 @@
 /* The n-th allocation of this thread from now on fails, and `more` after it. 0: none does. */
 void memory_fail_at(uint64_t n, uint64_t more);
 
-/* How many allocations there were since memory_fail_at. */
+/* How many allocations there were since memory_fail_at, and how many were refused since the last
+ * that told one to fail. */
 uint64_t memory_count(void);
+uint64_t memory_refused(void);
 
 /* Not there in programs that are no unit tests (fuzzers share some of their equipment). */
 __attribute__((weak)) void memory_paused(int more);
