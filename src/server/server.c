@@ -394,6 +394,16 @@ static bool ended_well(const struct server *server)
     return well;
 }
 
+/* A shard that could not begin knows why; without one there was no memory. */
+static void say_failed(const struct server *server)
+{
+    enum err err = ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < server->broker.shard_count; i++)
+        err = server->workers[i].err != ERR_NONE ? server->workers[i].err : err;
+    log_event(server->broker.log, LOG_ERROR, "the broker does not start",
+              (const struct log_field[]){log_text("error", err_text(err)), log_end()});
+}
+
 /* Large buffers go back to the system when they are freed. Left alone, malloc learns from the first
  * one to keep its like, and a few large messages cost their memory for ever. */
 static void tune_memory(void)
@@ -423,6 +433,7 @@ int server_run(const struct config *config)
     }
     struct server *server = calloc(1, sizeof *server);
     if (server == NULL) {
+        fprintf(stderr, "weir: %s\n", err_text(ERR_NO_MEMORY));
         data_folder_close(&data);
         return 1;
     }
@@ -431,6 +442,8 @@ int server_run(const struct config *config)
     pthread_cond_init(&server->changed, NULL);
     fill_broker(server, &data, &log, name);
     bool failed = broker_init(&server->broker) != ERR_NONE || !start(server);
+    if (failed)
+        say_failed(server);
     if (!failed) {
         atomic_store(&server->phase, (int)PHASE_RUN);
         crew_fold(server->crew);

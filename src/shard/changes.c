@@ -24,7 +24,7 @@ void changes_broadcast(struct shard *shard, struct slice changes, const struct e
 {
     struct broadcast *broadcast = calloc(1, sizeof *broadcast);
     if (broadcast == NULL) {
-        atomic_store(&shard->broker->failed, true);
+        shard_fail(shard, "out of memory");
         return;
     }
     broadcast->number = ++shard->broadcast_number;

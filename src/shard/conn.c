@@ -194,7 +194,7 @@ void conn_adopt_buf(struct shard *shard, struct buf *buf)
     uint64_t held = (uint64_t)(uintptr_t)map_get(&shard->foreign, key);
     held += (UINT64_C(1) << 32) + 1;
     if (!map_put(&shard->foreign, key, (void *)(uintptr_t)held))
-        atomic_store(&shard->broker->failed, true); /* leaked; nothing is freed early */
+        shard_fail(shard, "out of memory"); /* leaked; nothing is freed early */
 }
 
 /* There was no memory to adopt it: it is leaked, and the broker ends. */
@@ -215,7 +215,7 @@ static void ref_buf(struct shard *shard, struct buf *buf)
         return;
     assert(held != 0);
     if (!map_put(&shard->foreign, key, (void *)(uintptr_t)(held + 1)))
-        atomic_store(&shard->broker->failed, true);
+        shard_fail(shard, "out of memory");
 }
 
 void conn_release_buf(struct shard *shard, struct buf *buf)
@@ -234,7 +234,7 @@ void conn_release_buf(struct shard *shard, struct buf *buf)
     held--;
     if ((held & UINT32_MAX) > 0) {
         if (!map_put(&shard->foreign, key, (void *)(uintptr_t)held))
-            atomic_store(&shard->broker->failed, true);
+            shard_fail(shard, "out of memory");
         return;
     }
     map_take(&shard->foreign, key);
@@ -243,9 +243,17 @@ void conn_release_buf(struct shard *shard, struct buf *buf)
 
 /* ---- Bytes out ---- */
 
+/* A broker that has failed says nothing any more: a cell may have lost what it is asked to
+ * acknowledge, a catalog may know less than the others. */
+static bool is_mute(const struct conn *conn)
+{
+    return conn->closing ||
+           atomic_load_explicit(&conn->shard->broker->failed, memory_order_relaxed);
+}
+
 void conn_copy(struct conn *conn, const void *data, size_t len)
 {
-    if (conn->closing)
+    if (is_mute(conn))
         return;
     *conn->sent_bytes += len;
     net_conn_copy(conn->net, data, len);
@@ -253,7 +261,7 @@ void conn_copy(struct conn *conn, const void *data, size_t len)
 
 uint8_t *conn_reserve(struct conn *conn, size_t len)
 {
-    return conn->closing ? NULL : net_conn_reserve(conn->net, len);
+    return is_mute(conn) ? NULL : net_conn_reserve(conn->net, len);
 }
 
 void conn_commit(struct conn *conn, size_t len)
@@ -264,7 +272,7 @@ void conn_commit(struct conn *conn, size_t len)
 
 void conn_share(struct conn *conn, struct buf *buf, struct slice data)
 {
-    if (conn->closing)
+    if (is_mute(conn))
         return;
     ref_buf(conn->shard, buf);
     *conn->sent_bytes += data.len;

@@ -98,14 +98,14 @@ static void send(struct shard *shard, uint32_t to, struct mail *mail, const stru
     mail->heap = NULL;
     bool is_inline = mail->len <= INLINE_MAX;
     if (!is_inline && (mail->heap = malloc(mail->len)) == NULL) {
-        atomic_store(&shard->broker->failed, true);
+        shard_fail(shard, "out of memory");
         return;
     }
     bool delayed;
     uint8_t *space = reserve(shard, to, sizeof *mail + (is_inline ? mail->len : 0), &delayed);
     if (space == NULL) {
         free(mail->heap);
-        atomic_store(&shard->broker->failed, true);
+        shard_fail(shard, "out of memory");
         return;
     }
     memcpy(space, mail, sizeof *mail);

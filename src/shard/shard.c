@@ -162,6 +162,14 @@ void shard_destroy(struct shard *shard)
     free(shard);
 }
 
+void shard_fail(struct shard *shard, const char *why)
+{
+    if (!atomic_exchange(&shard->broker->failed, true))
+        log_event(shard->broker->log, LOG_ERROR, "a shard failed, the broker stops",
+                  (const struct log_field[]){log_uint("shard", shard->number),
+                                             log_text("error", why), log_end()});
+}
+
 static enum err feed_one(void *ctx, struct slice change)
 {
     struct shard *shard = ctx;
@@ -172,8 +180,9 @@ static enum err feed_one(void *ctx, struct slice change)
 
 void shard_feed(struct shard *shard)
 {
-    if (cell_dump_catalog(shard->cells[0], feed_one, shard) != ERR_NONE)
-        atomic_store(&shard->broker->failed, true);
+    enum err err = cell_dump_catalog(shard->cells[0], feed_one, shard);
+    if (err != ERR_NONE)
+        shard_fail(shard, err_text(err));
     for (uint32_t to = 0; to < shard->broker->shard_count; to++)
         mail_change(shard, to, 0, (struct slice){0}, true);
     mail_flush(shard);

@@ -102,6 +102,9 @@ static inline uint32_t shard_of_cell(const struct broker *broker, uint32_t cell)
 
 enum { CONN_SHARD_SHIFT = 56, CONN_SLOT_BITS = 24 };
 
+/* The broker ends rather than go on wrong; nothing is said to anybody after it. */
+void shard_fail(struct shard *shard, const char *why);
+
 /* ---- mail.c: between shards ---- */
 void mail_command(struct shard *shard, uint32_t cell, const struct command *command);
 void mail_publish(struct shard *shard, uint32_t cell, const struct cell_publish *publish);
