@@ -38,7 +38,7 @@ static bool grow(struct cell *cell)
     return true;
 }
 
-/* NULL when memory is exhausted: then nobody is told, which is safe. */
+/* NULL when memory is exhausted: then the asker is told that nothing is promised. */
 static struct pending *push(struct cell *cell)
 {
     if (cell->pending_count == cell->pending_capacity && !grow(cell))
@@ -68,6 +68,8 @@ void cell_answer(struct cell *cell, const struct event *event, bool durable)
     struct pending *pending = push(cell);
     if (pending == NULL) {
         parts_destroy(event->parts);
+        send(cell,
+             &(struct event){.type = event->type, .err = ERR_NO_MEMORY, .asker = event->asker});
         return;
     }
     pending->event = *event;
@@ -126,8 +128,12 @@ void cell_confirm(struct cell *cell, const struct asker *asker, uint64_t seq, en
         }
     }
     struct pending *pending = push(cell);
-    if (pending != NULL)
+    if (pending != NULL) {
         pending->event = event;
+        return;
+    }
+    event.err = ERR_NO_MEMORY;
+    send(cell, &event);
 }
 
 void cell_reply(struct cell *cell, const struct command *command, enum err err, const char *detail)

@@ -7,13 +7,44 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Offsets of a resolved command, gathered into ranges. */
+/* Offsets of a resolved command, gathered into ranges; the first few need no memory. */
 struct gathered {
-    struct offset_range *ranges;
+    struct offset_range *ranges; /* `first`, or on the heap */
     uint32_t count, capacity;
     uint64_t bytes, durable_bytes;
     bool no_memory;
+    struct offset_range first[16];
 };
+
+static void gathered_init(struct gathered *gathered)
+{
+    gathered->ranges = gathered->first;
+    gathered->capacity = sizeof gathered->first / sizeof gathered->first[0];
+    gathered->count = 0;
+    gathered->bytes = gathered->durable_bytes = 0;
+    gathered->no_memory = false;
+}
+
+static void gathered_done(struct gathered *gathered)
+{
+    if (gathered->ranges != gathered->first)
+        free(gathered->ranges);
+}
+
+static bool gathered_grow(struct gathered *gathered)
+{
+    bool first = gathered->ranges == gathered->first;
+    uint32_t capacity = gathered->capacity * 2;
+    struct offset_range *ranges =
+        realloc(first ? NULL : gathered->ranges, capacity * sizeof *ranges);
+    if (ranges == NULL)
+        return false;
+    if (first)
+        memcpy(ranges, gathered->first, sizeof gathered->first);
+    gathered->ranges = ranges;
+    gathered->capacity = capacity;
+    return true;
+}
 
 static void gather(struct gathered *gathered, uint64_t offset)
 {
@@ -21,15 +52,9 @@ static void gather(struct gathered *gathered, uint64_t offset)
         gathered->ranges[gathered->count - 1].last = offset;
         return;
     }
-    if (gathered->count == gathered->capacity) {
-        uint32_t capacity = gathered->capacity == 0 ? 16 : gathered->capacity * 2;
-        struct offset_range *ranges = realloc(gathered->ranges, capacity * sizeof *ranges);
-        if (ranges == NULL) {
-            gathered->no_memory = true;
-            return;
-        }
-        gathered->ranges = ranges;
-        gathered->capacity = capacity;
+    if (gathered->count == gathered->capacity && !gathered_grow(gathered)) {
+        gathered->no_memory = true;
+        return;
     }
     gathered->ranges[gathered->count++] = (struct offset_range){offset, offset};
 }
@@ -37,13 +62,14 @@ static void gather(struct gathered *gathered, uint64_t offset)
 /* Marks leases as returned: journaled for those in the journal, so that counts survive. */
 static void count_returns(struct queue *queue, const struct gathered *gathered)
 {
-    struct gathered durable = {0};
+    struct gathered durable;
+    gathered_init(&durable);
     for (uint32_t i = 0; i < gathered->count; i++) {
         for (uint64_t at = gathered->ranges[i].first; at <= gathered->ranges[i].last; at++) {
             if (queue->durable && !ledger_is_fleeting(&queue->ledger, at))
                 gather(&durable, at);
             else if (ledger_return(&queue->ledger, at) != ERR_NONE)
-                return; /* out of memory: the count is lost, the message is not */
+                break; /* out of memory: the count is lost, the message is not */
         }
     }
     struct record record = {.type = RECORD_RETURN, .object = queue->ledger.stream.id};
@@ -56,7 +82,7 @@ static void count_returns(struct queue *queue, const struct gathered *gathered)
                 break;
         }
     }
-    free(durable.ranges);
+    gathered_done(&durable);
 }
 
 static bool beyond_limit(const struct queue *queue, uint64_t offset)
@@ -117,9 +143,11 @@ static void resolve_one(struct queue *queue, struct lease *lease, enum command_t
     subscription_release(subscription);
 }
 
-void queue_resolve(struct queue *queue, const struct command *command)
+/* As many as there is memory for; those are leased no more, so that the rest can follow. */
+static bool resolve_some(struct queue *queue, const struct command *command)
 {
-    struct gathered gathered = {0};
+    struct gathered gathered;
+    gathered_init(&gathered);
     find_leases(queue, command, &gathered);
     if (command->type == COMMAND_RETURN && !command->settle.undelivered)
         count_returns(queue, &gathered);
@@ -133,17 +161,27 @@ void queue_resolve(struct queue *queue, const struct command *command)
     if (command->type == COMMAND_SETTLE && gathered.count > 0)
         queue_settle(queue, gathered.ranges, gathered.count, gathered.bytes,
                      gathered.durable_bytes);
-    free(gathered.ranges);
+    gathered_done(&gathered);
+    return gathered.no_memory;
+}
+
+void queue_resolve(struct queue *queue, const struct command *command)
+{
+    bool more;
+    do {
+        more = resolve_some(queue, command);
+    } while (more);
     queue_wake(queue);
 }
 
 void queue_give_back(struct queue *queue, struct subscription *subscription)
 {
-    struct gathered gathered = {0};
+    struct gathered gathered;
+    gathered_init(&gathered);
     list_each(node, &subscription->leases)
         gather(&gathered, list_entry(node, struct lease, link)->offset);
     count_returns(queue, &gathered);
-    free(gathered.ranges);
+    gathered_done(&gathered);
     list_each(node, &subscription->leases) make_ready(queue, list_entry(node, struct lease, link));
     queue_wake(queue);
 }
@@ -152,7 +190,8 @@ void queue_purge(struct queue *queue, const struct command *command)
 {
     uint64_t purged = queue_ready(queue);
     queue_seek_missing(queue); /* it goes, too */
-    struct gathered gathered = {0};
+    struct gathered gathered;
+    gathered_init(&gathered);
     uint64_t offset;
     while (ranges_count(&queue->returned) > 0) {
         offset = ranges_item(&queue->returned, 0)->first;
@@ -183,7 +222,7 @@ void queue_purge(struct queue *queue, const struct command *command)
         queue_settle(
             queue, gathered.ranges, gathered.count, ledger->bytes > kept ? ledger->bytes - kept : 0,
             ledger->durable_bytes > kept_durable ? ledger->durable_bytes - kept_durable : 0);
-    free(gathered.ranges);
+    gathered_done(&gathered);
     queue_count(queue);
     queue->used_ms = queue->cell->now_ms;
     struct event event = {.type = EVENT_ANSWER, .asker = command->asker};

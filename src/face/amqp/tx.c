@@ -153,6 +153,8 @@ static bool messages_publish(struct channel *channel)
         list_remove(&message->link);
         room_give(channel->amqp, sizeof *message + message->len);
         uint64_t seq = confirm_begin(channel);
+        if (seq == 0)
+            connection_error(channel->amqp, 506, AMQP_TX_COMMIT, "out of memory");
         bool published = seq != 0 && publish_now(channel, &message->in, seq);
         free(message);
         if (!published)
