@@ -11,6 +11,7 @@
 enum {
     TIDY_ROUND = 512,       /* messages that expire or are pushed out per turn */
     MISSING_MS = 10 * 1000, /* what is not found is looked for once more then */
+    AGAIN_MS = 1000,        /* a read that failed, or memory that was short */
 };
 
 static void timer_fired(struct cell *cell, struct timer *timer)
@@ -242,6 +243,15 @@ static void loaded(struct stream_load *load, enum err err)
     }
     cell_unreadable(queue->cell, &queue->ledger.stream, queue->cursor, err);
     queue_end_gets(queue, err, false);
+    if (err == ERR_CORRUPT) /* it stays so; a disk may come round */
+        return;
+    queue_try_again(queue);
+    queue_set_timer(queue);
+}
+
+void queue_try_again(struct queue *queue)
+{
+    queue->again_ms = queue->cell->now_ms + AGAIN_MS;
 }
 
 enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry *out)
@@ -249,6 +259,8 @@ enum stream_found queue_peek(struct queue *queue, uint64_t offset, struct entry 
     if (queue->loading)
         return STREAM_MISS;
     enum stream_found found = stream_peek(&queue->ledger.stream, offset, out);
+    if (found == STREAM_MISS && queue->cell->now_ms < queue->again_ms)
+        return STREAM_MISS;
     if (found == STREAM_MISS) {
         queue->loading = true;
         queue->load.done = loaded;
@@ -346,6 +358,8 @@ static void set_timer(struct queue *queue, int64_t message_wall_ms)
         due = queue->retry_ms;
     if (ranges_count(&queue->missing) > 0 && queue->missing_ms < due)
         due = queue->missing_ms;
+    if (queue->again_ms > cell->now_ms && queue->again_ms < due)
+        due = queue->again_ms;
     if (due == INT64_MAX)
         cell_timer_off(cell, &queue->timer);
     else

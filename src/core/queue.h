@@ -63,12 +63,13 @@ struct queue {
     uint32_t consumers; /* active subscriptions */
     uint64_t owner;
     struct queue_options options;
-    uint64_t cursor;              /* the next message never delivered (since the start) */
-    uint64_t recovered;           /* below it: may have been delivered before the restart */
-    struct ranges returned;       /* ready again, all below cursor */
-    struct ranges missing;        /* not found; looked for once more at missing_ms */
-    struct ranges doubted;        /* those of missing, then and since */
+    uint64_t cursor;        /* the next message never delivered (since the start) */
+    uint64_t recovered;     /* below it: may have been delivered before the restart */
+    struct ranges returned; /* ready again, all below cursor */
+    struct ranges missing;  /* not found; looked for once more at missing_ms */
+    struct ranges doubted;  /* those of missing, then and since */
     int64_t missing_ms;
+    int64_t again_ms;          /* what could not be read or leased is tried again then */
     struct map leases;         /* by offset */
     struct list subscriptions; /* active, highest priority first, then by turn */
     struct list waiting;       /* active, without credit when last looked at */
@@ -149,6 +150,8 @@ void queue_work_moves(struct queue *queue);
 /* When the message expires, INT64_MAX = never. */
 int64_t queue_expiry(const struct queue *queue, struct slice entry);
 void queue_set_timer(struct queue *queue);
+/* Something could not be had just now: another attempt a little later, once the timer is set. */
+void queue_try_again(struct queue *queue);
 /* Parked GETs end with that error; quiet: nobody is told. */
 void queue_end_gets(struct queue *queue, enum err err, bool quiet);
 /* Adds up what is on its way out of the queue. */

@@ -325,8 +325,11 @@ static void deliver_round(struct queue *queue)
         }
         if (bury_if_expired(queue, offset, entry.data))
             continue;
-        if (!subscription->no_ack && lease_create(queue, subscription, offset, entry.data) == NULL)
+        if (!subscription->no_ack &&
+            lease_create(queue, subscription, offset, entry.data) == NULL) {
+            queue_try_again(queue); /* queue_tidy sets the timer */
             break;
+        }
         queue_take(queue, offset);
         if (subscription->window != 0)
             subscription->unreported += (uint32_t)entry.data.len;
