@@ -92,7 +92,7 @@ class Recovery:
     def message_compare(self, queue, message, here, bodies):
         words = f"{message.body[:8].decode()} of {queue.name}"
         if message.dead is not None:
-            there = message.body in (bodies[message.dead] or ())
+            there = message.body in (bodies.get(message.dead) or ())
             self.counts["moved twice"] += here and there
             if message.dead_sure and not there:
                 self.findings.add("lost", f"{words}, which was seen in {message.dead}")

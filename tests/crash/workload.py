@@ -144,10 +144,25 @@ class Work:
         self.amqp.queue_bind(1, queue, exchange, key)
         self.ledger.bindings.append((exchange, queue))
 
+    def queue(self, name):
+        queue = self.ledger.queues.get(name)
+        if queue is None or queue.made != SURE:
+            raise Refused(f"there may be no queue {name}")
+        return queue
+
+    def partition(self, topic, number):
+        partition = self.ledger.partitions.get((topic, number))
+        if partition is None or partition.made != SURE:
+            raise Refused(f"there may be no topic {topic}")
+        return partition
+
     def publish_many(self, exchange, key, queues, count, size=64):
         """Confirmed messages; when the confirms are there, so is what was sent before them on the
         channel about the same queues."""
-        targets = [self.ledger.queues[name] for name in queues]
+        targets = [self.queue(name) for name in queues]
+        for name in queues:
+            if exchange and (exchange, name) not in self.ledger.bindings:
+                raise Refused(f"{name} may not be bound to {exchange}")
         settled = [m for q in targets for m in q.messages if m.gone == SENT and m.dead is None]
         copies, frames = [], []
         for _ in range(count):
@@ -171,7 +186,11 @@ class Work:
         queue.messages.append(message)
         here = [m for m in queue.messages if m.gone is None and m.dead is None]
         if queue.length is not None and len(here) > queue.length:
-            here[0].dead = queue.dead
+            target = self.ledger.queues.get(queue.dead)
+            if target is not None and target.made == SURE:
+                here[0].dead = queue.dead
+            else:
+                here[0].gone = SENT
         return message
 
     def publish(self, name, count=1, size=64):
@@ -180,7 +199,10 @@ class Work:
     def take(self, name, count, keep=0):
         """Consumes so many, in one subscription; (tag, message) of each. Those that come on top go
         back when the channel is closed."""
-        waiting = {m.body: m for m in self.ledger.queues[name].messages}
+        waiting = {m.body: m for m in self.queue(name).messages}
+        if sum(m.came == SURE and m.gone is None and m.dead is None
+               for m in waiting.values()) < count:
+            raise Refused(f"there may be too few in {name}")
         self.amqp.channel_open(2)
         self.amqp.qos(2, count + keep)
         self.amqp.consume(2, name)
@@ -209,8 +231,8 @@ class Work:
     def reject(self, name, count):
         """To the queue's dead letters; returns when they were seen there and something confirmed
         behind them, so that they must stay."""
-        queue = self.ledger.queues[name]
-        target = self.ledger.queues[queue.dead]
+        queue = self.queue(name)
+        target = self.queue(queue.dead)
         taken = self.take(name, count)
         for tag, message in taken:
             message.dead = queue.dead
@@ -228,7 +250,7 @@ class Work:
             message.dead_sure = True
 
     def purge(self, name):
-        queue = self.ledger.queues[name]
+        queue = self.queue(name)
         here = [m for m in queue.messages if m.gone is None]
         for message in here:
             message.gone = SENT
@@ -239,7 +261,7 @@ class Work:
             message.gone = SURE
 
     def delete(self, name):
-        queue = self.ledger.queues[name]
+        queue = self.queue(name)
         queue.removed = SENT
         for message in queue.messages:
             message.gone = message.gone or SENT
@@ -248,7 +270,7 @@ class Work:
 
     def transaction(self, name, count):
         """Publishes and settles that happen together."""
-        queue = self.ledger.queues[name]
+        queue = self.queue(name)
         self.amqp.channel_open(3)
         self.amqp.send(amqp.method(3, TX_SELECT))
         self.amqp.expect(TX_SELECT_OK)
@@ -280,9 +302,10 @@ class Work:
     def produce(self, topic, number, count, size=64, queues=()):
         """queues: those that are bound to the topic and get the same bodies."""
         batch = Batch([self.ledger.body(size) for _ in range(count)])
-        self.ledger.partitions[topic, number].batches.append(batch)
-        copies = [self.arrive(self.ledger.queues[name], value)
-                  for name in queues for value in batch.values]
+        self.partition(topic, number).batches.append(batch)
+        copies = [self.arrive(self.queue(name), value)
+                  for name in queues for value in batch.values
+                  if (topic, name) in self.ledger.bindings]
         self.produce_bytes(topic, number, batch, kafka.batch(batch.values, NOW_MS))
         for message in copies:
             message.came = SURE
@@ -298,15 +321,15 @@ class Work:
         """Each batch twice: the second time it must be known."""
         if self.producer is None:
             answer = self.kafka.call(INIT_PRODUCER_ID, 0, struct.pack(">hi", -1, 60000))
-            _, error, *self.producer = answer.take("ihqh")
-            self.producer.append({})
+            _, error, identity, epoch = answer.take("ihqh")
             self.check(error)
+            self.producer = identity, epoch, {}
         identity, epoch, sequences = self.producer
         for _ in range(batches):
             sequence = sequences.get((topic, number), 0)
             batch = Batch([self.ledger.body() for _ in range(3)])
             sequences[topic, number] = sequence + 3
-            self.ledger.partitions[topic, number].batches.append(batch)
+            self.partition(topic, number).batches.append(batch)
             data = idempotent(kafka.batch(batch.values, NOW_MS), identity, epoch, sequence)
             self.produce_bytes(topic, number, batch, data)
             self.produce_bytes(topic, number, batch, data)
