@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/memory_double.h"
 #include "core/cell_state.h"
 #include "core/group.h"
 
@@ -50,7 +51,9 @@ enum err cell_append(struct cell *cell, struct record *record, bool durable,
     assert_true(rig->record_count < RIG_ANSWERS_MAX);
     struct rig_record *kept = &rig->records[rig->record_count++];
     kept->len = pieces->len;
+    memory_pause();
     kept->bytes = malloc(kept->len);
+    memory_resume();
     memcpy(kept->bytes, pieces->data, kept->len);
     record->bytes = slice_make(kept->bytes, kept->len);
     return groups_apply(cell->groups, record, rig->record_count);
@@ -66,7 +69,9 @@ void cell_answer(struct cell *cell, const struct event *event, bool durable)
 
 void cell_timer(struct cell *cell, struct timer *timer, int64_t at_ms)
 {
+    memory_pause();
     assert_true(heap_set(&cell->timers, &timer->node, at_ms));
+    memory_resume();
 }
 
 void cell_timer_off(struct cell *cell, struct timer *timer)
@@ -127,8 +132,10 @@ static inline void rig_wait(struct rig *rig, int64_t ms)
 /* Sends it; the answer will have the tag that is returned. */
 static inline uint64_t rig_send(struct rig *rig, struct group_request request)
 {
+    memory_pause();
     struct parts *parts = parts_create(4096);
     struct group_request *root = arena_alloc(&parts->arena, sizeof *root);
+    memory_resume();
     *root = request;
     parts->root = root;
     struct command command = {
