@@ -4,20 +4,37 @@
 #include <assert.h>
 #include <stdlib.h>
 
-struct buf *buf_create(size_t capacity, uint32_t home, uint64_t *account)
+static struct buf *buf_init(void *memory, size_t head, size_t capacity, uint32_t home,
+                            uint64_t *account)
 {
-    if (capacity > SIZE_MAX - sizeof(struct buf))
-        return NULL;
-    struct buf *buf = malloc(sizeof *buf + capacity);
+    struct buf *buf = memory;
     if (buf == NULL)
         return NULL;
-    buf->refs = 1;
-    buf->home = home;
-    buf->capacity = capacity;
-    buf->account = account;
+    *buf = (struct buf){.refs = 1,
+                        .home = home,
+                        .capacity = capacity,
+                        .account = account,
+                        .data = (uint8_t *)memory + head};
     if (account != NULL)
         *account += capacity;
     return buf;
+}
+
+struct buf *buf_create(size_t capacity, uint32_t home, uint64_t *account)
+{
+    size_t head = sizeof(struct buf);
+    if (capacity > SIZE_MAX - head)
+        return NULL;
+    return buf_init(malloc(head + capacity), head, capacity, home, account);
+}
+
+struct buf *buf_create_aligned(size_t capacity, uint32_t home, uint64_t *account)
+{
+    void *memory;
+    if (capacity > SIZE_MAX - BUF_ALIGN ||
+        posix_memalign(&memory, BUF_ALIGN, BUF_ALIGN + capacity) != 0)
+        return NULL;
+    return buf_init(memory, BUF_ALIGN, capacity, home, account);
 }
 
 void buf_unref(struct buf *buf)

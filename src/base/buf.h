@@ -12,12 +12,15 @@ struct buf {
     uint32_t home; /* number of the shard that made it */
     size_t capacity;
     uint64_t *account; /* bytes held are counted here while the buf lives; may be NULL */
-    uint8_t data[];
+    uint8_t *data;     /* of the same allocation */
 };
+
+#define BUF_ALIGN 512u /* of the data of an aligned buf: a sector of a disk */
 
 /* A buf of `capacity` bytes with one reference, or NULL when memory is exhausted. `account` (may
  * be NULL) grows by capacity now and shrinks by it when the last reference goes. */
 struct buf *buf_create(size_t capacity, uint32_t home, uint64_t *account);
+struct buf *buf_create_aligned(size_t capacity, uint32_t home, uint64_t *account);
 
 static inline struct buf *buf_ref(struct buf *buf)
 {

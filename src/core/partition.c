@@ -36,6 +36,7 @@ struct partition *partition_create(struct cell *cell, uint64_t id)
     }
     partition->cell = cell;
     stream_init(&partition->stream, cell->store, id, 0, 0);
+    partition->stream.is_log = true;
     list_init(&partition->tracked.link);
     partition->tracked.kind = OBJECT_PARTITION;
     partition->tracked.id = id;

@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#define DISK_SECTOR 512u
+
 struct disk;
 struct disk_file;
 
@@ -39,10 +41,13 @@ struct disk_ops {
     enum err (*read_sync)(struct disk_file *file, void *into, size_t len, uint64_t offset,
                           size_t *got);
     enum err (*sync_sync)(struct disk_file *file);
+    void (*bypass)(struct disk_file *file, const char *path);
     enum err (*allocate)(struct disk_file *file, uint64_t bytes, bool written);
     enum err (*size)(struct disk_file *file, uint64_t *bytes);
     enum err (*make_folder)(struct disk *disk, const char *path);
     enum err (*rename)(struct disk *disk, const char *from, const char *to);
+    enum err (*link)(struct disk *disk, const char *path, const char *name);
+    void (*punch)(struct disk_file *file, uint64_t offset, uint64_t len);
     enum err (*remove)(struct disk *disk, const char *path);
     enum err (*sync_folder)(struct disk *disk, const char *path);
     enum err (*list)(struct disk *disk, const char *path, void (*each)(void *ctx, const char *name),
@@ -115,6 +120,14 @@ static inline enum err disk_sync(struct disk_file *file)
     return file->disk->ops->sync_sync(file);
 }
 
+/* What is written and synced in whole sectors (DISK_SECTOR bytes, in memory and file) goes past the
+ * page cache from now on, where system and file allow it: half the latency and CPU time. `path` is
+ * the file's name now. */
+static inline void disk_bypass(struct disk_file *file, const char *path)
+{
+    file->disk->ops->bypass(file, path);
+}
+
 /* Makes the file `bytes` long with real blocks, which read as zeroes. When `written` the zeroes are
  * written out and synced, so that syncing what is written over them later changes no metadata. */
 static inline enum err disk_allocate(struct disk_file *file, uint64_t bytes, bool written)
@@ -136,6 +149,20 @@ static inline enum err disk_make_folder(struct disk *disk, const char *path)
 static inline enum err disk_rename(struct disk *disk, const char *from, const char *to)
 {
     return disk->ops->rename(disk, from, to);
+}
+
+/* Gives a file a second name; it stays until both are removed. ERR_UNSUPPORTED where the file
+ * system has none of that kind. */
+static inline enum err disk_link(struct disk *disk, const char *path, const char *name)
+{
+    return disk->ops->link(disk, path, name);
+}
+
+/* The bytes are needed no more: their blocks are freed where the file system can do that, and read
+ * as zeroes then. The file keeps its length. */
+static inline void disk_punch(struct disk_file *file, uint64_t offset, uint64_t len)
+{
+    file->disk->ops->punch(file, offset, len);
 }
 
 static inline enum err disk_remove(struct disk *disk, const char *path)

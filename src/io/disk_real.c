@@ -3,7 +3,8 @@
  * calls done(). A hand-over to a sleeping helper and back costs about as much as half an fdatasync,
  * so a write that may be done `now` is put aside first, and the loop, when it is about to sleep
  * anyway, performs it itself. A failed write is never tried again: what the page cache holds after
- * that is anybody's guess. */
+ * that is anybody's guess. Whole sectors that are to be synced go past the page cache (O_DIRECT).
+ */
 #include "io/disk_real.h"
 
 #include <assert.h>
@@ -32,6 +33,7 @@ enum kind { WRITE, READ, RUN };
 struct real_file {
     struct disk_file base;
     int fd;
+    int direct; /* the same file, past the page cache; -1: no */
 };
 
 /* Lives in disk_op.internal. */
@@ -106,6 +108,19 @@ static enum err error_of(int error)
 
 /* Blocking calls */
 
+/* So many bytes of the parts are done: the index of the first one that is not. */
+static int parts_advance(struct iovec *parts, int count, size_t bytes)
+{
+    int first = 0;
+    while (first < count && bytes >= parts[first].iov_len)
+        bytes -= parts[first++].iov_len;
+    if (first < count) {
+        parts[first].iov_base = (char *)parts[first].iov_base + bytes;
+        parts[first].iov_len -= bytes;
+    }
+    return first;
+}
+
 static enum err parts_write(int fd, struct iovec *parts, int count, uint64_t offset)
 {
     while (count > 0) {
@@ -117,16 +132,9 @@ static enum err parts_write(int fd, struct iovec *parts, int count, uint64_t off
         if (got == 0 && parts[0].iov_len > 0)
             return ERR_IO;
         offset += (uint64_t)got;
-        size_t left = (size_t)got;
-        while (count > 0 && left >= parts[0].iov_len) {
-            left -= parts[0].iov_len;
-            parts++;
-            count--;
-        }
-        if (count > 0) {
-            parts[0].iov_base = (char *)parts[0].iov_base + left;
-            parts[0].iov_len -= left;
-        }
+        int done = parts_advance(parts, count, (size_t)got);
+        parts += done;
+        count -= done;
     }
     return ERR_NONE;
 }
@@ -157,6 +165,32 @@ static enum err data_sync(int fd)
     return ERR_NONE;
 }
 
+static bool in_sectors(const struct iovec *parts, int count, uint64_t offset)
+{
+    uint64_t bits = offset;
+    for (int i = 0; i < count; i++)
+        bits |= (uintptr_t)parts[i].iov_base | parts[i].iov_len;
+    return bits % DISK_SECTOR == 0;
+}
+
+/* A file system that cannot do it says so only when it is tried. */
+static enum err sectors_write(struct real_file *file, struct iovec *parts, int count,
+                              uint64_t offset)
+{
+    ssize_t got = -1;
+    if (in_sectors(parts, count, offset)) {
+        do {
+            got = pwritev(file->direct, parts, count, (off_t)offset);
+        } while (got < 0 && errno == EINTR);
+        if (got < 0 && errno != EINVAL)
+            return error_of(errno);
+    }
+    if (got <= 0)
+        return parts_write(file->fd, parts, count, offset);
+    int first = parts_advance(parts, count, (size_t)got); /* short: the rest as any other */
+    return parts_write(file->fd, parts + first, count - first, offset + (uint64_t)got);
+}
+
 static void job_execute(struct disk_op *op)
 {
     struct job *job = job_of(op);
@@ -174,7 +208,10 @@ static void job_execute(struct disk_op *op)
     uint64_t bytes = 0;
     for (int i = 0; i < job->count; i++)
         bytes += parts[i].iov_len;
-    op->err = parts_write(job->file->fd, parts, job->count, job->offset);
+    if (job->sync && job->file->direct >= 0)
+        op->err = sectors_write(job->file, parts, job->count, job->offset);
+    else
+        op->err = parts_write(job->file->fd, parts, job->count, job->offset);
     if (op->err == ERR_NONE && job->sync)
         op->err = data_sync(job->file->fd);
     op->bytes = op->err == ERR_NONE ? bytes : 0;
@@ -395,6 +432,7 @@ static enum err file_open(struct disk *disk, const char *path, bool create, stru
     if (file == NULL)
         return ERR_NO_MEMORY;
     file->base.disk = disk;
+    file->direct = -1;
     file->fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0640);
     if (file->fd < 0) {
         enum err err = error_of(errno);
@@ -408,7 +446,16 @@ static enum err file_open(struct disk *disk, const char *path, bool create, stru
 static void file_close(struct disk_file *file)
 {
     close(fd_of(file)); /* nothing is lost by its failure: what matters was synced */
+    if (((struct real_file *)file)->direct >= 0)
+        close(((struct real_file *)file)->direct);
     free(file);
+}
+
+static void file_bypass(struct disk_file *file, const char *path)
+{
+    struct real_file *real = (struct real_file *)file;
+    if (real->direct < 0)
+        real->direct = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
 }
 
 static enum err write_sync(struct disk_file *file, const void *data, size_t len, uint64_t offset)
@@ -437,6 +484,26 @@ static enum err file_size(struct disk_file *file, uint64_t *bytes)
     return ERR_NONE;
 }
 
+static enum err zeroes_write(struct real_file *file, uint64_t from, uint64_t to)
+{
+    void *zeroes = aligned_alloc(DISK_SECTOR, ZERO_BYTES);
+    enum err err = ERR_NONE;
+    if (zeroes == NULL)
+        return ERR_NO_MEMORY;
+    memset(zeroes, 0, ZERO_BYTES);
+    while (from < to && err == ERR_NONE) {
+        struct iovec part = {.iov_base = zeroes, .iov_len = ZERO_BYTES};
+        if (to - from < part.iov_len)
+            part.iov_len = (size_t)(to - from);
+        uint64_t end = from + part.iov_len;
+        err = file->direct >= 0 ? sectors_write(file, &part, 1, from)
+                                : parts_write(file->fd, &part, 1, from);
+        from = end;
+    }
+    free(zeroes);
+    return err;
+}
+
 static enum err file_allocate(struct disk_file *file, uint64_t bytes, bool written)
 {
     uint64_t size = 0;
@@ -449,15 +516,7 @@ static enum err file_allocate(struct disk_file *file, uint64_t bytes, bool writt
         return error_of(error);
     if (error == 0 && !written)
         return ERR_NONE;
-    void *zeroes = calloc(1, ZERO_BYTES);
-    if (zeroes == NULL)
-        return ERR_NO_MEMORY;
-    while (size < bytes && err == ERR_NONE) {
-        size_t part = bytes - size < ZERO_BYTES ? (size_t)(bytes - size) : ZERO_BYTES;
-        err = write_sync(file, zeroes, part, size);
-        size += part;
-    }
-    free(zeroes);
+    err = zeroes_write((struct real_file *)file, size, bytes);
     return err ? err : sync_sync(file);
 }
 
@@ -490,6 +549,30 @@ static enum err path_rename(struct disk *disk, const char *from, const char *to)
 {
     (void)disk;
     return rename(from, to) == 0 ? ERR_NONE : error_of(errno);
+}
+
+static enum err path_link(struct disk *disk, const char *path, const char *name)
+{
+    (void)disk;
+    if (link(path, name) == 0)
+        return ERR_NONE;
+    switch (errno) {
+    case EEXIST:
+        return ERR_EXISTS;
+    case EPERM:
+    case EMLINK:
+    case ENOSYS:
+    case EOPNOTSUPP:
+        return ERR_UNSUPPORTED;
+    default:
+        return error_of(errno);
+    }
+}
+
+static void file_punch(struct disk_file *file, uint64_t offset, uint64_t len)
+{
+    int how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    (void)!fallocate(fd_of(file), how, (off_t)offset, (off_t)len);
 }
 
 static enum err path_remove(struct disk *disk, const char *path)
@@ -550,10 +633,13 @@ static const struct disk_ops OPS = {
     .write_sync = write_sync,
     .read_sync = read_sync,
     .sync_sync = sync_sync,
+    .bypass = file_bypass,
     .allocate = file_allocate,
     .size = file_size,
     .make_folder = make_folder,
     .rename = path_rename,
+    .link = path_link,
+    .punch = file_punch,
     .remove = path_remove,
     .sync_folder = sync_folder,
     .list = folder_list,

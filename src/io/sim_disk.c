@@ -152,6 +152,41 @@ static enum err rename_path(struct disk *disk, const char *from, const char *to)
     return ERR_NONE;
 }
 
+static enum err link_path(struct disk *disk, const char *path, const char *name)
+{
+    struct sim_machine *machine = shard_of(disk)->machine;
+    struct sim_names *names = machine->names;
+    enum err err = call(machine);
+    if (err)
+        return err;
+    size_t old = sim_name_find(names, path, strlen(path));
+    if (old == SIM_NO_NAME || names->names[old].now == NULL || names->names[old].now->folder)
+        return ERR_NOT_FOUND;
+    size_t new = sim_name_make(names, name, strlen(name));
+    struct sim_inode *inode = names->names[old].now;
+    if (names->names[new].now != NULL)
+        return ERR_EXISTS;
+    sim_change_add(
+        machine, (struct sim_change){.from = SIM_NO_NAME, .to = new, .inode = inode, .link = true});
+    return ERR_NONE;
+}
+
+/* As zeroes that are not synced: after a power cut all of it may stand there again. */
+static void punch(struct disk_file *base, uint64_t offset, uint64_t len)
+{
+    static const uint8_t ZEROES[SIM_PAGE_BYTES];
+    struct open_file *file = (struct open_file *)base;
+    struct sim_machine *machine = machine_of(file);
+    enum err err = file_call(file);
+    uint64_t size = file->inode->file.size;
+    uint64_t end = offset + len < size ? offset + len : size;
+    while (err == ERR_NONE && offset < end) {
+        size_t part = end - offset < sizeof ZEROES ? (size_t)(end - offset) : sizeof ZEROES;
+        err = sim_inode_write(machine, file->inode, ZEROES, part, offset);
+        offset += part;
+    }
+}
+
 static enum err remove_path(struct disk *disk, const char *path)
 {
     struct sim_machine *machine = shard_of(disk)->machine;
@@ -272,6 +307,12 @@ static enum err sync_sync(struct disk_file *base)
     if (file->epoch != machine_of(file)->epoch)
         return ERR_IO;
     return sim_inode_sync(machine_of(file), file->inode, file_call(file));
+}
+
+static void bypass(struct disk_file *base, const char *path)
+{
+    (void)base;
+    (void)path; /* a page cache is only what the sync writes out */
 }
 
 static enum err allocate(struct disk_file *base, uint64_t bytes, bool written)
@@ -464,10 +505,13 @@ const struct disk_ops SIM_DISK_OPS = {
     .write_sync = write_sync,
     .read_sync = read_sync,
     .sync_sync = sync_sync,
+    .bypass = bypass,
     .allocate = allocate,
     .size = file_size,
     .make_folder = make_folder,
     .rename = rename_path,
+    .link = link_path,
+    .punch = punch,
     .remove = remove_path,
     .sync_folder = sync_folder,
     .list = list_folder,

@@ -156,7 +156,7 @@ static void change_apply(struct sim_names *names, const struct sim_change *chang
     if (change->from != SIM_NO_NAME)
         durable_set(&names->names[change->from], NULL);
     /* When a change before this one was undone it may still have another name. */
-    for (size_t i = 0; change->inode != NULL && i < names->count; i++) {
+    for (size_t i = 0; change->inode != NULL && !change->link && i < names->count; i++) {
         if (names->names[i].durable == change->inode)
             durable_set(&names->names[i], NULL);
     }

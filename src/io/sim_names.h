@@ -24,6 +24,7 @@ struct sim_name {
 struct sim_change {
     size_t from, to; /* numbers of names, or SIM_NO_NAME */
     struct sim_inode *inode;
+    bool link; /* the inode keeps the names that it has */
 };
 
 static const size_t SIM_NO_NAME = SIZE_MAX;

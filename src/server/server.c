@@ -30,6 +30,7 @@ enum {
     LINGER_MS = 2000,
     STOP_MS = 5, /* how often a stopping shard looks whether it may end */
     LARGE_BYTES = 1 << 20,
+    KEEP_BYTES = 8 << 10, /* record batches from this size on stay in the journal's file */
 };
 
 enum phase {
@@ -351,6 +352,7 @@ static void fill_broker(struct server *server, const struct data_folder *data,
     broker->cell_count = data->cells;
     broker->sync = config->durability == CONFIG_DURABILITY_SYNC;
     broker->segment_bytes = (uint64_t)config->journal_limit_mib << 20;
+    broker->keep_bytes = KEEP_BYTES;
     broker->memory_limit = (uint64_t)config->memory_limit_mib << 20;
     broker->connection_output_max = (uint64_t)config->connection_buffer_kib << 10;
     broker->connections_max = (uint32_t)(connections < UINT32_MAX ? connections : UINT32_MAX);

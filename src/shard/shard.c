@@ -71,6 +71,7 @@ static enum err open_cells(struct shard *shard)
                     .shard = shard->number,
                     .sync = broker->sync,
                     .segment_bytes = broker->segment_bytes,
+                    .keep_bytes = broker->keep_bytes,
                     .memory_limit = broker->memory_limit / broker->cell_count,
                     .checkpoint_ms = CHECKPOINT_MS,
                     .memory_bytes = &shard->memory_bytes,

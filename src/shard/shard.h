@@ -27,7 +27,7 @@ struct broker {
     const char *data; /* the data folder */
     uint32_t shard_count, cell_count;
     bool sync;
-    uint64_t segment_bytes, memory_limit, connection_output_max;
+    uint64_t segment_bytes, keep_bytes, memory_limit, connection_output_max;
     uint32_t connections_max;
     const struct state_backend *state;
     void (*wake)(void *ctx, uint32_t shard);

@@ -33,7 +33,7 @@ struct buf *buf_take(struct store *store, size_t capacity)
 {
     if (capacity == BLOCK_BYTES && store->pooled > 0)
         return store->pool[--store->pooled];
-    return buf_create(capacity, store->config.shard, store->config.memory_bytes);
+    return buf_create_aligned(capacity, store->config.shard, store->config.memory_bytes);
 }
 
 void buf_recycle(struct store *store, struct buf *buf)

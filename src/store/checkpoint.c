@@ -98,8 +98,10 @@ static void begin(struct store *store)
     checkpoint->commit.built = checkpoint->commit.last = false;
     struct extent_writer *writer = &checkpoint->writer;
     *writer = (struct extent_writer){.disk = store->config.disk};
-    writer->header = (struct extent_header){.cell = store->config.cell,
-                                            .number = store->extents.meta.next_extent};
+    checkpoint->next_extent = store->extents.meta.next_extent;
+    checkpoint->named = false;
+    writer->header =
+        (struct extent_header){.cell = store->config.cell, .number = checkpoint->next_extent++};
     store_path(store, "extent", writer->header.number, writer->path);
     rewrite_begin(store);
 }
@@ -115,6 +117,7 @@ void checkpoint_failed(struct store *store, enum err err)
             err = gone;
     }
     extent_writer_done(&checkpoint->writer);
+    keep_undo(store);
     rewrite_begin(store);
     copy_clear(&checkpoint->copy);
     state_batch_done(&checkpoint->commit.batch);

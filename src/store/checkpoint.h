@@ -40,7 +40,8 @@ struct copy_entry {
     uint32_t count, len;
     uint32_t source; /* of copy.sources, when data is NULL */
     const uint8_t *data;
-    uint64_t sum; /* when it comes from an extent; else UINT64_MAX */
+    uint64_t extent, offset; /* where it stays; extent 0: it is copied */
+    uint64_t sum;            /* when it comes from an extent; else UINT64_MAX */
     int64_t peak_ms;
 };
 
@@ -105,6 +106,11 @@ struct drops {
     uint64_t count, room;
 };
 
+/* An entry that stayed in the journal's file and is needed no more. */
+struct kept_hole {
+    uint64_t extent, offset, len;
+};
+
 struct commit {
     struct disk_op op;
     struct store *store;
@@ -112,6 +118,8 @@ struct commit {
     struct index_meta meta;
     struct commit_extent *extents; /* a copy of the table, changed by the job */
     uint32_t extent_count;
+    struct kept_hole *holes;
+    uint64_t hole_count, hole_room;
     struct segment *unsynced[64]; /* files whose fdatasync is due (durability os) */
     uint32_t unsynced_count;
     struct state *state;         /* opened by the job when it was NULL */
@@ -128,7 +136,9 @@ struct checkpoint {
     struct list *at;       /* the next stream of store.indexed */
     struct stream *stream; /* the one being copied, and from which offset on */
     uint64_t base;
-    uint64_t end; /* objects reflect changes up to here */
+    uint64_t end;         /* objects reflect changes up to here */
+    uint64_t next_extent; /* number of the next one */
+    bool named;           /* journal files became extents since it began */
     struct extent_writer writer;
     struct copy copy;
     struct rewrite rewrite;

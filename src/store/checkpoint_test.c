@@ -1,81 +1,7 @@
 /* Checkpoints: entries move to extents while work goes on, restarts replay only what follows,
  * trimmed extents go, crashes and failures at any call lose nothing. */
-#include "store/rig.h"
-
-#include "store/state.h"
+#include "store/checkpoint_rig.h"
 #include "store/verify.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-struct world {
-    struct rig rig;
-    struct state_memory *memory;
-};
-
-static struct rig *world_create(struct world **out, uint64_t seed)
-{
-    struct world *world = calloc(1, sizeof *world);
-    assert_non_null(world);
-    rig_init(&world->rig, seed);
-    world->memory = state_memory_create();
-    world->rig.state = state_memory_backend(world->memory);
-    *out = world;
-    return &world->rig;
-}
-
-static void world_destroy(struct world *world)
-{
-    rig_done(&world->rig);
-    state_memory_destroy(world->memory);
-    free(world);
-}
-
-static void append(struct rig *rig, int count)
-{
-    for (int i = 0; i < count; i++)
-        assert_int_equal(rig_append(rig), ERR_NONE);
-}
-
-static void flush(struct rig *rig)
-{
-    store_flush(rig->store, false);
-    rig_settle(rig);
-}
-
-static void checkpoint(struct rig *rig)
-{
-    struct store_stats before, after;
-    flush(rig);
-    store_stats(rig->store, &before);
-    rig_tick(rig, 1);
-    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
-    rig_settle(rig);
-    store_stats(rig->store, &after);
-    assert_int_equal(after.checkpoints, before.checkpoints + 1);
-}
-
-static void reopen(struct rig *rig, enum double_crash crash)
-{
-    rig_close(rig);
-    double_reboot(rig->disk, crash);
-    enum err err = rig_open(rig);
-    if (err != ERR_NONE)
-        print_message("%s\n", rig->problem);
-    assert_int_equal(err, ERR_NONE);
-}
-
-static uint64_t files_named(struct rig *rig, const char *part)
-{
-    uint64_t count = 0;
-    for (int i = 0; i < DOUBLE_NAMES; i++)
-        count += rig->disk->now[i].inode != NULL && strstr(rig->disk->now[i].path, part) != NULL;
-    return count;
-}
 
 static void what_lives_moves_to_an_extent_and_is_not_replayed(void **state)
 {
@@ -678,6 +604,7 @@ static void nothing_confirmed_is_lost_in_a_crash_at_any_call(void **state)
             struct rig *rig = world_create(&world, seed * 1000 + at);
             rig->disk->shuffle = seed % 2 == 1;
             rig->size = 1500;
+            rig->keep_bytes = at % 3 == 0 ? 0 : 700;
             rig->segment_bytes = 300 * 1024;
             rig->checkpoint_ms = 100;
             rig->memory_limit = 600 * 1024;

@@ -68,6 +68,21 @@ static struct commit_extent *extent_info(struct commit *commit, uint64_t number)
     return NULL;
 }
 
+/* A hole that finds no memory is left: the file goes with its last entry. */
+static void hole_add(struct commit *commit, const struct index_row *row)
+{
+    if (commit->hole_count == commit->hole_room) {
+        uint64_t room = commit->hole_room == 0 ? 64 : commit->hole_room * 2;
+        struct kept_hole *holes = realloc(commit->holes, room * sizeof *holes);
+        if (holes == NULL)
+            return;
+        commit->holes = holes;
+        commit->hole_room = room;
+    }
+    commit->holes[commit->hole_count++] =
+        (struct kept_hole){.extent = row->extent, .offset = row->offset, .len = row->body};
+}
+
 static void row_void(struct commit *commit, uint64_t stream, uint64_t base, uint64_t extent,
                      uint64_t bytes)
 {
@@ -98,7 +113,9 @@ static enum err trims_void(struct store *store)
             if (err != ERR_NONE || row.end > trim->first)
                 break;
             if (!commit->last || !was_replaced(&checkpoint->rewrite, row.stream, row.base))
-                row_void(commit, row.stream, row.base, row.extent, extent_block_bytes(row.body));
+                row_void(commit, row.stream, row.base, row.extent, index_row_bytes(&row));
+            if (row.kept)
+                hole_add(commit, &row);
         }
         if (err != ERR_NONE && err != ERR_NOT_FOUND)
             return err;
@@ -121,15 +138,40 @@ static enum err sums_find(struct store *store, uint64_t stream, uint64_t *sum, i
     return err == ERR_NOT_FOUND ? ERR_NONE : err;
 }
 
+/* The extents that this checkpoint made, for which the table has room. */
+static void extents_new(struct store *store)
+{
+    const struct checkpoint *checkpoint = &store->checkpoint;
+    const struct extent_writer *writer = &checkpoint->writer;
+    struct commit *commit = &store->checkpoint.commit;
+    for (uint64_t number = store->extents.meta.next_extent; number < checkpoint->next_extent;
+         number++) {
+        bool written = number == writer->header.number;
+        if (written && writer->file == NULL)
+            continue;
+        commit->extents[commit->extent_count++] = (struct commit_extent){
+            .info = {.number = number, .bytes = written ? writer->offset : 0}, .changed = true};
+    }
+}
+
+static void row_count(struct commit *commit, const struct index_row *row)
+{
+    struct commit_extent *extent = extent_info(commit, row->extent);
+    assert(extent != NULL);
+    extent->info.blocks++;
+    extent->info.live += index_row_bytes(row);
+    extent->changed = true;
+}
+
 static enum err rows_add(struct store *store)
 {
     struct checkpoint *checkpoint = &store->checkpoint;
     struct commit *commit = &checkpoint->commit;
     struct extent_writer *writer = &checkpoint->writer;
-    struct index_extent info = {.number = writer->header.number, .bytes = writer->offset};
     uint64_t stream = 0, sum = 0;
     int64_t peak_ms = INT64_MIN;
     bool any = false;
+    extents_new(store);
     for (uint64_t i = 0; i < writer->row_count; i++) {
         const struct extent_row *written = &writer->rows[i];
         const struct extent_block *block = &written->block;
@@ -143,7 +185,9 @@ static enum err rows_add(struct store *store)
                                 .bytes = written->bytes,
                                 .sum = written->sum,
                                 .max_ms = block->max_ms,
-                                .peak_ms = written->peak_ms};
+                                .peak_ms = written->peak_ms,
+                                .kept = written->kept,
+                                .crc = written->crc};
         if (written->sum == UINT64_MAX) {
             if (!any || stream != block->stream) {
                 enum err err = sums_find(store, block->stream, &sum, &peak_ms);
@@ -162,10 +206,8 @@ static enum err rows_add(struct store *store)
         if (row.end <= trimmed_below(checkpoint, row.stream))
             continue;
         index_row_put(&commit->batch, &row);
-        info.blocks++;
-        info.live += extent_block_bytes(row.body);
+        row_count(commit, &row);
     }
-    commit->extents[commit->extent_count++] = (struct commit_extent){.info = info, .changed = true};
     return ERR_NONE;
 }
 
@@ -209,12 +251,13 @@ static enum err batch_build(struct store *store)
 {
     struct checkpoint *checkpoint = &store->checkpoint;
     struct commit *commit = &checkpoint->commit;
+    commit->hole_count = 0;
     if (checkpoint->trim_count > 1)
         qsort(checkpoint->trims, checkpoint->trim_count, sizeof *checkpoint->trims, trim_compare);
     enum err err = commit->last ? replaced_void(store) : ERR_NONE;
     if (err == ERR_NONE)
         err = trims_void(store);
-    if (err == ERR_NONE && commit->last && checkpoint->writer.file != NULL)
+    if (err == ERR_NONE && commit->last)
         err = rows_add(store);
     extents_put(commit);
     if (err == ERR_NONE)
@@ -239,6 +282,20 @@ static enum err state_ready(struct store *store)
     return err;
 }
 
+/* A file that goes altogether needs no holes. */
+static void holes_punch(struct store *store)
+{
+    struct commit *commit = &store->checkpoint.commit;
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < commit->hole_count; i++) {
+        const struct commit_extent *extent = extent_info(commit, commit->holes[i].extent);
+        if (extent != NULL && extent->info.blocks > 0)
+            commit->holes[count++] = commit->holes[i];
+    }
+    commit->hole_count = 0;
+    keep_punch(store, commit->holes, count);
+}
+
 static void commit_run(struct disk_op *op)
 {
     struct commit *commit = list_entry(op, struct commit, op);
@@ -254,6 +311,8 @@ static void commit_run(struct disk_op *op)
     }
     if (op->err == ERR_NONE)
         op->err = store->config.state->commit(commit->state, &commit->batch);
+    if (op->err == ERR_NONE)
+        holes_punch(store);
 }
 
 /* ---- On the shard's thread ---- */
@@ -361,7 +420,8 @@ static bool extents_snapshot(struct store *store)
     struct commit *commit = &store->checkpoint.commit;
     struct extents *extents = &store->extents;
     free(commit->extents);
-    commit->extents = malloc((extents->count + 1) * sizeof *commit->extents);
+    uint64_t made = store->checkpoint.next_extent - extents->meta.next_extent;
+    commit->extents = malloc((extents->count + made + 1) * sizeof *commit->extents);
     if (commit->extents == NULL)
         return false;
     for (uint32_t i = 0; i < extents->count; i++)
@@ -388,7 +448,8 @@ void commit_start(struct store *store)
         commit->meta.chain = checkpoint->chain;
         commit->meta.position = checkpoint->position;
         commit->meta.index = checkpoint->index;
-        commit->meta.next_extent += checkpoint->writer.file != NULL;
+        if (checkpoint->writer.file != NULL || checkpoint->named)
+            commit->meta.next_extent = checkpoint->next_extent;
     }
     commit->busy = true;
     commit->op.done = commit_done;
@@ -404,4 +465,5 @@ void commit_done_all(struct store *store)
         store->extents.state = commit->state;
     state_batch_done(&commit->batch);
     free(commit->extents);
+    free(commit->holes);
 }

@@ -1,7 +1,8 @@
 /* The checkpoint's copying: walks the streams that have rows, a piece at a time on the shard's
  * thread (asking the core which entries are live), and has a job write each piece into the new
  * extent. An entry whose block left memory is read from the journal file by the job, which checks
- * the block's frames once, so that damage is never copied under a fresh checksum. */
+ * the block's frames once, so that damage is never copied under a fresh checksum. Large entries
+ * stay where they are (keep.c): of them only the checksum is made. */
 #include "store/checkpoint.h"
 
 #include "store/inside.h"
@@ -76,6 +77,8 @@ static bool row_add(struct store *store, const struct stream *stream, const stru
                                .len = row->len,
                                .sum = UINT64_MAX,
                                .peak_ms = INT64_MIN};
+    if (stream->is_log)
+        (void)keep_entry(store, block->segment, &entry);
     bool added;
     if (block->buf != NULL) {
         entry.data = block_at(block, row->pos);
@@ -211,7 +214,9 @@ static enum err entries_write(struct copy *copy, struct extent_writer *writer)
             err = entry_read(copy, entry, &current, &data);
         struct extent_entry out = {
             .base = entry->base, .count = entry->count, .data = {.data = data, .len = entry->len}};
-        if (err == ERR_NONE)
+        if (err == ERR_NONE && entry->extent != 0)
+            err = extent_writer_keep(writer, entry->stream, &out, entry->extent, entry->offset);
+        else if (err == ERR_NONE)
             err = extent_writer_add(writer, entry->stream, &out, entry->sum, entry->peak_ms);
     }
     return err;
@@ -226,7 +231,7 @@ static void copy_run(struct disk_op *op)
     op->err = entries_write(copy, writer);
     if (op->err == ERR_NONE && copy->finish) {
         op->err = extent_writer_finish(writer);
-        if (op->err == ERR_NONE && writer->file != NULL)
+        if (op->err == ERR_NONE && (writer->file != NULL || checkpoint->named))
             op->err = disk_sync_folder(store->config.disk, store->path);
     }
 }

@@ -58,6 +58,7 @@ struct double_disk {
     struct list requests;
     uint64_t random;
     uint64_t calls;    /* calls that change something, so far */
+    uint64_t punched;  /* bytes */
     uint64_t crash_at; /* the disk dies in that call; 0: never */
     uint64_t fail_at;  /* that call fails with fail_err */
     enum err fail_err;
@@ -281,6 +282,12 @@ static inline enum err double_read_sync(struct disk_file *file, void *into, size
     return ERR_NONE;
 }
 
+static inline void double_bypass(struct disk_file *file, const char *path)
+{
+    (void)file;
+    (void)path;
+}
+
 static inline enum err double_allocate(struct disk_file *file, uint64_t bytes, bool written)
 {
     (void)written;
@@ -318,6 +325,33 @@ static inline enum err double_rename(struct disk *disk, const char *from, const 
     if (double_call(self, &err))
         double_change(self, from, to, NULL);
     return err;
+}
+
+static inline enum err double_link(struct disk *disk, const char *path, const char *name)
+{
+    struct double_disk *self = double_of(disk);
+    struct double_name *old = double_find(self->now, path);
+    enum err err;
+    if (old == NULL)
+        return ERR_NOT_FOUND;
+    if (double_find(self->now, name) != NULL)
+        return ERR_EXISTS;
+    if (double_call(self, &err))
+        double_change(self, "", name, old->inode);
+    return err;
+}
+
+static inline void double_punch(struct disk_file *file, uint64_t offset, uint64_t len)
+{
+    struct double_disk *self = double_of(file->disk);
+    struct double_inode *inode = inode_of(file);
+    enum err err;
+    if (!double_call(self, &err) || offset >= inode->size)
+        return;
+    uint64_t end = offset + len < inode->size ? offset + len : inode->size;
+    memset(inode->data + offset, 0, end - offset);
+    memset(inode->safe + offset, 0, end - offset);
+    self->punched += end - offset;
 }
 
 static inline enum err double_remove(struct disk *disk, const char *path)
@@ -452,10 +486,13 @@ static const struct disk_ops double_ops = {
     .write_sync = double_write_sync,
     .read_sync = double_read_sync,
     .sync_sync = double_sync_sync,
+    .bypass = double_bypass,
     .allocate = double_allocate,
     .size = double_size,
     .make_folder = double_make_folder,
     .rename = double_rename,
+    .link = double_link,
+    .punch = double_punch,
     .remove = double_remove,
     .sync_folder = double_sync_folder,
     .list = double_list,

@@ -169,10 +169,8 @@ static enum err writer_begin(struct extent_writer *writer)
     return ERR_NONE;
 }
 
-static enum err block_finish(struct extent_writer *writer)
+static enum err rows_reserve(struct extent_writer *writer)
 {
-    if (writer->block_at == SIZE_MAX)
-        return ERR_NONE;
     if (writer->row_count == writer->row_room) {
         uint64_t room = writer->row_room == 0 ? 64 : writer->row_room * 2;
         struct extent_row *rows = realloc(writer->rows, room * sizeof *rows);
@@ -181,6 +179,16 @@ static enum err block_finish(struct extent_writer *writer)
         writer->rows = rows;
         writer->row_room = room;
     }
+    return ERR_NONE;
+}
+
+static enum err block_finish(struct extent_writer *writer)
+{
+    if (writer->block_at == SIZE_MAX)
+        return ERR_NONE;
+    enum err err = rows_reserve(writer);
+    if (err != ERR_NONE)
+        return err;
     struct extent_block *block = &writer->block;
     size_t body = writer->used - writer->block_at - BLOCK_HEADER_BYTES;
     size_t padded = extent_block_bytes((uint32_t)body);
@@ -195,6 +203,7 @@ static enum err block_finish(struct extent_writer *writer)
                                                             .sum = writer->sum,
                                                             .peak_ms = writer->peak_ms};
     writer->block_at = SIZE_MAX;
+    writer->block_count++;
     return writer->used >= WRITE_BYTES ? out_write(writer) : ERR_NONE;
 }
 
@@ -248,6 +257,31 @@ enum err extent_writer_add(struct extent_writer *writer, uint64_t stream,
     return ERR_NONE;
 }
 
+enum err extent_writer_keep(struct extent_writer *writer, uint64_t stream,
+                            const struct extent_entry *entry, uint64_t extent, uint64_t offset)
+{
+    enum err err = writer->file == NULL ? ERR_NONE : block_finish(writer);
+    if (err == ERR_NONE)
+        err = rows_reserve(writer);
+    if (err != ERR_NONE)
+        return err;
+    struct extent_row *row = &writer->rows[writer->row_count++];
+    *row = (struct extent_row){.block = {.stream = stream,
+                                         .base = entry->base,
+                                         .end = entry->base + entry->count,
+                                         .extent = extent,
+                                         .offset = offset,
+                                         .count = 1,
+                                         .body = (uint32_t)entry->data.len,
+                                         .max_ms = (int64_t)be64_get(entry->data.data)},
+                               .kept = true,
+                               .crc = crc32c(0, entry->data.data, entry->data.len),
+                               .bytes = entry->data.len,
+                               .sum = UINT64_MAX,
+                               .peak_ms = INT64_MIN};
+    return ERR_NONE;
+}
+
 enum err extent_writer_finish(struct extent_writer *writer)
 {
     if (writer->file == NULL)
@@ -258,7 +292,7 @@ enum err extent_writer_finish(struct extent_writer *writer)
     if (err != ERR_NONE)
         return err;
     extent_end_put(writer->out + writer->used, writer->header.number, writer->offset + writer->used,
-                   writer->row_count);
+                   writer->block_count);
     writer->used += EXTENT_END_BYTES;
     err = out_write(writer);
     return err == ERR_NONE ? disk_sync(writer->file) : err;

@@ -66,9 +66,11 @@ void extent_entry_get(const uint8_t *data, const struct extent_block *block, uin
 
 /* ---- Writing ---- */
 
-/* One written block, as the index will know it. */
+/* One written block, or an entry that stays elsewhere, as the index will know it. */
 struct extent_row {
     struct extent_block block;
+    bool kept;      /* the block is an entry's bytes alone */
+    uint32_t crc;   /* of them */
     uint64_t bytes; /* of entries */
     uint64_t
         sum; /* bytes of the stream's entries before it, when it was rewritten; else UINT64_MAX */
@@ -92,12 +94,16 @@ struct extent_writer {
     int64_t peak_ms;
     struct extent_row *rows;
     uint64_t row_count, row_room;
+    uint64_t block_count; /* rows of blocks of this file */
 };
 
 /* Entries of a stream come in order of base; streams one after the other (coming back to one is
  * allowed and starts another block). `sum` and peak_ms as in struct extent_row. */
 enum err extent_writer_add(struct extent_writer *writer, uint64_t stream,
                            const struct extent_entry *entry, uint64_t sum, int64_t peak_ms);
+/* The same of an entry that stays at `offset` of another extent. */
+enum err extent_writer_keep(struct extent_writer *writer, uint64_t stream,
+                            const struct extent_entry *entry, uint64_t extent, uint64_t offset);
 /* Writes the rest and the end mark, syncs the file. Nothing is done when nothing was added. */
 enum err extent_writer_finish(struct extent_writer *writer);
 /* Frees memory and closes the file. */

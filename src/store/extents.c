@@ -99,6 +99,7 @@ static void file_remove(struct store *store, uint32_t i)
     memmove(extents->files + i, extents->files + i + 1,
             (extents->count - i) * sizeof *extents->files);
     remover_add(store, "extent", extent->info.number);
+    keep_ends(store, extent->info.number);
     extent->removed = true;
     extent->refs++;
     extents_unref(store, extent);

@@ -11,9 +11,9 @@
 /* ---- Journal files: a header, then frames ---- */
 
 #define JOURNAL_HEADER_BYTES 4096u
-#define JOURNAL_VERSION      1u
+#define JOURNAL_VERSION      2u
 #define FRAME_HEADER_BYTES   64u
-#define FRAME_ALIGN          8u
+#define FRAME_ALIGN          512u /* a sector: no write touches one that was synced */
 #define FRAME_BODY_MAX       (UINT32_C(1) << 30)
 #define RECORD_HEADER_BYTES  4u
 
@@ -40,7 +40,7 @@ struct frame {
 /* Bytes of a frame with that body, header and padding included. */
 static inline uint64_t frame_bytes(uint32_t body)
 {
-    return FRAME_HEADER_BYTES + (((uint64_t)body + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1));
+    return (FRAME_HEADER_BYTES + (uint64_t)body + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1);
 }
 
 /* Writes the header, all but the checksum. */

@@ -88,7 +88,7 @@ void index_meta_put(struct state_batch *batch, const struct index_meta *meta)
 bool index_meta_get(struct slice key, struct slice value, struct index_meta *out)
 {
     if (value.len != META_BYTES + CRC_BYTES || !pair_sound(key, value) ||
-        le32_get(value.data) != INDEX_VERSION)
+        le32_get(value.data) < 1 || le32_get(value.data) > INDEX_VERSION)
         return false;
     out->cell = le32_get(value.data + 4);
     out->position = le64_get(value.data + 8);
@@ -113,7 +113,8 @@ void index_row_put(struct state_batch *batch, const struct index_row *row)
     le64_put(value + 40, row->sum);
     le64_put(value + 48, (uint64_t)row->max_ms);
     le64_put(value + 56, (uint64_t)row->peak_ms);
-    le64_put(value + 64, 0);
+    le32_put(value + 64, row->kept);
+    le32_put(value + 68, row->crc);
     pair_put(batch, &key, value, ROW_BYTES);
 }
 
@@ -133,7 +134,10 @@ bool index_row_get(struct slice key, struct slice value, struct index_row *out)
     out->sum = le64_get(value.data + 40);
     out->max_ms = (int64_t)le64_get(value.data + 48);
     out->peak_ms = (int64_t)le64_get(value.data + 56);
-    return out->end > out->base && out->body > 0 && out->body <= EXTENT_BLOCK_MAX;
+    out->kept = le32_get(value.data + 64) == 1;
+    out->crc = le32_get(value.data + 68);
+    return out->end > out->base && le32_get(value.data + 64) <= 1 && out->body > 0 &&
+           out->body <= EXTENT_BLOCK_MAX;
 }
 
 void index_extent_put(struct state_batch *batch, const struct index_extent *extent)

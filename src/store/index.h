@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define INDEX_VERSION 1u
+#define INDEX_VERSION 2u /* 1: without kept entries */
 
 struct index_key {
     uint8_t data[STATE_KEY_MAX];
@@ -32,7 +32,8 @@ struct index_meta {
     uint64_t next_extent; /* number of the next extent file */
 };
 
-/* A block of a stream and where it is. */
+/* A block of a stream and where it is: in an extent that a checkpoint wrote, or, a single entry's
+ * bytes and nothing around them, in a journal file that became one. */
 struct index_row {
     uint64_t stream, base, end; /* offsets base .. end-1, maybe with gaps */
     uint64_t extent, offset;
@@ -40,11 +41,19 @@ struct index_row {
     uint64_t bytes; /* of entries */
     uint64_t sum;   /* of bytes of the stream's rows before it; only differences mean something */
     int64_t max_ms, peak_ms; /* newest timestamp in it; in it or any row before it */
+    bool kept;               /* the latter; then crc is that of the bytes */
+    uint32_t crc;
 };
+
+/* Bytes of the file that the row needs. */
+static inline uint64_t index_row_bytes(const struct index_row *row)
+{
+    return row->kept ? row->body : extent_block_bytes(row->body);
+}
 
 struct index_extent {
     uint64_t number;
-    uint64_t bytes;  /* of the file */
+    uint64_t bytes;  /* of the file; 0: of a journal file that was kept */
     uint64_t live;   /* bytes of blocks that rows point to */
     uint64_t blocks; /* how many those are; at 0 the file can go */
 };

@@ -20,6 +20,7 @@
 #define FLUSH_NOW_BYTES                                                                            \
     (16u * 1024) /* so little is written on the calling thread, if it is idle                      \
                   */
+#define FLUSH_BULK_BYTES   (256u * 1024) /* such writes need no zeroed blocks */
 #define LAZY_FLUSH_MS      10
 #define SEGMENT_STEP_FIRST (512u * 1024)
 #define SEGMENT_STEP       (8u * 1024 * 1024)
@@ -44,6 +45,17 @@ struct segment {
     struct disk_file *file; /* NULL until the file is made */
     uint32_t refs;          /* requests under way on it, and blocks that may be read back from it */
     bool removed;           /* close it when refs reaches 0 */
+    bool once;              /* never to be used again: it has, or had, a second name */
+    bool recovered;         /* it is from before the start: what is kept in it is not all known */
+    bool nameless;          /* it could not be given one */
+    uint64_t extent;        /* number of the extent that it is by its second name; 0: none */
+    struct span *spans;     /* kept in it, by that name */
+    uint32_t span_count, span_room;
+};
+
+/* Bytes of a file. */
+struct span {
+    uint64_t offset, len;
 };
 
 /* Makes or grows one journal file on a helper; one at a time. */
@@ -55,6 +67,7 @@ struct segment_job {
     uint64_t file_bytes;    /* size to reach */
     uint64_t least_bytes;   /* size that is needed now: when the disk has no room for more */
     uint64_t got_bytes;     /* size reached */
+    bool zeroed;            /* the blocks are to be written, not only reserved */
     bool spare;             /* a spare file stands there */
     bool spare_used;        /* out: not any more */
     bool busy;
@@ -142,6 +155,7 @@ struct journal {
     uint32_t records;         /* in the open frame */
     int64_t lazy_at;          /* a lazy flush is due then; 0: none */
     bool writing, wanted;     /* a write is under way; another must follow */
+    uint64_t flush_bytes;     /* of one write, on average lately */
     bool full;                /* the disk has no room ... */
     bool grow_full;           /* ... to make or grow a file */
     bool write_full;          /* ... or for a write, which is made again after a while */
@@ -158,6 +172,8 @@ struct journal {
 struct removal {
     const char *kind;
     uint64_t number;
+    struct span *spans; /* what is kept of it under another name; owned */
+    uint32_t span_count;
 };
 
 struct remover {
@@ -258,6 +274,14 @@ void checkpoint_tick(struct store *store);
 void checkpoint_drop(struct store *store, uint64_t stream);
 void checkpoint_stream_leaves(struct stream *stream);
 
+/* keep.c: large entries, which stay in the journal's file */
+/* False: it is to be copied. */
+bool keep_entry(struct store *store, struct segment *segment, struct copy_entry *entry);
+void keep_undo(struct store *store);
+void keep_ends(struct store *store, uint64_t extent);
+void keep_holes(struct store *store, const char *path, struct span *spans, uint32_t count);
+void keep_punch(struct store *store, const struct kept_hole *holes, uint64_t count);
+
 /* stream.c */
 struct stream_row *stream_row_at(const struct stream *stream, uint32_t i);
 uint32_t stream_row_find(const struct stream *stream, uint64_t offset);
@@ -291,6 +315,7 @@ void segment_done_all(struct store *store);
 
 /* remover.c */
 void remover_add(struct store *store, const char *kind, uint64_t number);
+void remover_leave(struct store *store, struct segment *segment); /* of it, what is kept stays */
 void remover_free(struct store *store);
 
 /* recover.c */

@@ -212,6 +212,7 @@ static void flush_start(struct store *store)
     journal->write_segment->refs++;
     store->stats.flushes++;
     store->stats.flushed_bytes += bytes;
+    journal->flush_bytes += bytes / 8 - journal->flush_bytes / 8;
     uint64_t offset = JOURNAL_HEADER_BYTES + (journal->write_start - journal->write_segment->start);
     disk_write(journal->write_segment->file, parts, count, offset, store->config.sync,
                bytes <= FLUSH_NOW_BYTES, &journal->op);

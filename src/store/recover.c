@@ -77,11 +77,14 @@ static enum err segment_open(struct recovery *recovery, uint32_t file, struct se
     struct segment *segment = segment_create(store, start, start + store->config.segment_bytes);
     if (segment == NULL)
         return ERR_NO_MEMORY;
+    segment->once = segment->recovered = true;
     uint64_t bytes = 0;
     size_t got = 0;
     uint8_t header[JOURNAL_HEADER_BYTES];
     struct journal_header found;
     enum err err = disk_open(store->config.disk, path, false, &segment->file);
+    if (err == ERR_NONE && store->config.sync)
+        disk_bypass(segment->file, path);
     if (err == ERR_NONE)
         err = disk_size(segment->file, &bytes);
     if (err == ERR_NONE)

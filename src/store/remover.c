@@ -12,7 +12,12 @@ static void remover_run(struct disk_op *op)
     op->err = ERR_NONE;
     for (uint32_t i = 0; i < remover->taken && op->err == ERR_NONE; i++) {
         char path[PATH_BYTES];
-        store_path(store, remover->taking[i].kind, remover->taking[i].number, path);
+        struct removal *removal = &remover->taking[i];
+        store_path(store, removal->kind, removal->number, path);
+        if (removal->span_count > 0)
+            keep_holes(store, path, removal->spans, removal->span_count);
+        free(removal->spans);
+        removal->spans = NULL;
         op->err = disk_remove(store->config.disk, path);
         if (op->err == ERR_NOT_FOUND || op->err == ERR_DISK_FULL)
             op->err = ERR_NONE; /* the next start tries again */
@@ -52,23 +57,50 @@ static void remover_start(struct store *store)
     disk_run(store->config.disk, remover_run, &remover->op);
 }
 
-void remover_add(struct store *store, const char *kind, uint64_t number)
+static void removal_add(struct store *store, const struct removal *removal)
 {
     struct remover *remover = &store->remover;
     if (remover->count == remover->room) {
         uint32_t room = remover->room == 0 ? 16 : remover->room * 2;
         struct removal *queue = realloc(remover->queue, room * sizeof *queue);
-        if (queue == NULL)
+        if (queue == NULL) {
+            free(removal->spans);
             return; /* the next start does it */
+        }
         remover->queue = queue;
         remover->room = room;
     }
-    remover->queue[remover->count++] = (struct removal){.kind = kind, .number = number};
+    remover->queue[remover->count++] = *removal;
     remover_start(store);
+}
+
+void remover_add(struct store *store, const char *kind, uint64_t number)
+{
+    removal_add(store, &(struct removal){.kind = kind, .number = number});
+}
+
+void remover_leave(struct store *store, struct segment *segment)
+{
+    struct removal removal = {.kind = "journal", .number = segment->start};
+    if (segment->extent != 0 && !segment->recovered) {
+        removal.spans = segment->spans;
+        removal.span_count = segment->span_count;
+        segment->spans = NULL;
+        segment->span_count = segment->span_room = 0;
+    }
+    removal_add(store, &removal);
+}
+
+static void spans_free(struct removal *removals, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        free(removals[i].spans);
 }
 
 void remover_free(struct store *store)
 {
+    spans_free(store->remover.queue, store->remover.count);
+    spans_free(store->remover.taking, store->remover.taken);
     free(store->remover.queue);
     free(store->remover.taking);
 }

@@ -18,10 +18,16 @@ static uint64_t live_bytes(const struct extent_file *extent)
     return extent->info.live > extent->forgotten ? extent->info.live - extent->forgotten : 0;
 }
 
+static bool is_small(const struct extent_file *extent)
+{
+    return extent->info.bytes > 0 && extent->info.bytes < SMALL_BYTES;
+}
+
+/* A journal file that was kept is none: its holes are given back one by one. */
 static bool victim_is(const struct extent_file *extent, bool merge)
 {
     return live_bytes(extent) * 100 < extent->info.bytes * LIVE_PERCENT ||
-           (merge && extent->info.bytes < SMALL_BYTES);
+           (merge && is_small(extent));
 }
 
 /* The next extent to be rewritten, or NULL. */
@@ -31,7 +37,7 @@ static struct extent_file *victim_next(struct store *store)
     struct rewrite *rewrite = &store->checkpoint.rewrite;
     uint32_t small = 0;
     for (uint32_t i = 0; i < extents->count; i++)
-        small += extents->files[i]->info.bytes < SMALL_BYTES;
+        small += is_small(extents->files[i]);
     for (uint32_t i = 0; i < extents->count; i++) {
         struct extent_file *extent = extents->files[i];
         if (extent->info.number >= rewrite->skip_below && victim_is(extent, small > SMALL_FILES) &&

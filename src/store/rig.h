@@ -41,6 +41,7 @@ struct rig {
     bool stopped;
     enum err stop_err;
     uint64_t memory_limit, segment_bytes, checkpoint_ms;
+    uint64_t keep_bytes; /* > 0: the streams are logs */
     const struct state_backend *state;
     bool sync;
     size_t size; /* of entries, about */
@@ -81,6 +82,7 @@ static inline void rig_streams_ready(struct rig *rig)
     for (uint64_t i = 0; i < RIG_STREAMS; i++) {
         if (rig->streams[i].stream.store == NULL)
             stream_init(&rig->streams[i].stream, rig->store, i + 1, 0, 0);
+        rig->streams[i].stream.is_log = rig->keep_bytes > 0;
     }
 }
 
@@ -210,6 +212,7 @@ static inline enum err rig_open(struct rig *rig)
                                   .cell = 7,
                                   .sync = rig->sync,
                                   .segment_bytes = rig->segment_bytes,
+                                  .keep_bytes = rig->keep_bytes,
                                   .memory_limit = rig->memory_limit,
                                   .checkpoint_ms = rig->checkpoint_ms,
                                   .problem = rig->problem,

@@ -1,8 +1,9 @@
 /* The journal's files. Each covers the positions [start, limit) behind a header of 4 KiB and is
- * zeroed ahead of the writer in steps, by a job on a helper thread (without --durability sync its
- * blocks are only reserved); the file that follows is made
- * before the present one is full. A file that a checkpoint freed is kept and used again: its stale
- * frames name positions below its new start and so are never taken for valid ones.
+ * zeroed ahead of the writer in steps, by a job on a helper thread (without --durability sync, or
+ * when writes are large, its blocks are only reserved); the file that follows is made before the
+ * present one is full. A file that a checkpoint freed is kept and used again (unless
+ * entries stay in it, see keep.c): its stale frames name positions below its new start and so are
+ * never taken for valid ones.
  *
  * A file gets its final name only when its header is synced, so a crash leaves at worst a
  * `journal-new`, which the next start removes. When the disk has no room the journal is `full`: it
@@ -46,7 +47,7 @@ static enum err folder_make(struct store *store)
 static enum err room_take(struct segment_job *job)
 {
     struct store *store = job->store;
-    bool written = store->config.sync;
+    bool written = job->zeroed;
     enum err err = disk_allocate(job->file, job->file_bytes, written);
     if (err == ERR_DISK_FULL && job->spare && !job->spare_used) {
         char spare[PATH_BYTES];
@@ -87,6 +88,8 @@ static enum err file_make(struct segment_job *job)
     uint8_t header[JOURNAL_HEADER_BYTES];
     journal_header_put(
         header, &(struct journal_header){.cell = store->config.cell, .start = job->segment->start});
+    if (store->config.sync)
+        disk_bypass(job->file, fresh);
     err = room_take(job);
     if (err == ERR_NONE)
         err = disk_write_sync(job->file, header, sizeof header, 0);
@@ -187,6 +190,13 @@ static uint64_t reach_wanted(const struct store *store, const struct segment *se
     return round_up(segment, reach);
 }
 
+/* Writing into blocks that are only reserved changes metadata, which an fdatasync must write too:
+ * with large writes that is less than the zeroes. */
+static bool zeroes_pay(const struct store *store)
+{
+    return store->config.sync && store->journal.flush_bytes < FLUSH_BULK_BYTES;
+}
+
 static bool job_start(struct store *store, struct segment *segment)
 {
     uint64_t least, reach = reach_wanted(store, segment, &least);
@@ -199,6 +209,7 @@ static bool job_start(struct store *store, struct segment *segment)
                                 .file = segment->file,
                                 .file_bytes = JOURNAL_HEADER_BYTES + (reach - segment->start),
                                 .least_bytes = JOURNAL_HEADER_BYTES + (least - segment->start),
+                                .zeroed = zeroes_pay(store),
                                 .spare = store->journal.spares > 0,
                                 .busy = true};
     disk_run(store->config.disk, job_run, &job->op);
@@ -298,6 +309,7 @@ static void segment_free(struct segment *segment)
     list_remove(&segment->link);
     if (segment->file != NULL)
         disk_close(segment->file);
+    free(segment->spans);
     free(segment);
 }
 
@@ -319,7 +331,7 @@ void segment_free_below(struct store *store, uint64_t position)
         if (segment->end == UINT64_MAX || segment->end > position || segment->file == NULL ||
             (journal->job.busy && journal->job.segment == segment))
             break;
-        if (journal->spares == 0 && segment->refs == 0 && !journal->job.busy) {
+        if (journal->spares == 0 && segment->refs == 0 && !journal->job.busy && !segment->once) {
             char path[PATH_BYTES], spare[PATH_BYTES];
             store_path(store, "journal", segment->start, path);
             path_in(store, "journal-spare", spare);
@@ -330,7 +342,7 @@ void segment_free_below(struct store *store, uint64_t position)
                 return; /* a full disk: after the next checkpoint, then */
             journal->spares++;
         } else {
-            remover_add(store, "journal", segment->start);
+            remover_leave(store, segment);
         }
         list_remove(&segment->link);
         segment->removed = true;
@@ -345,7 +357,7 @@ void segment_remove_all(struct store *store)
     while (!list_empty(&journal->segments)) {
         struct segment *segment = list_entry(journal->segments.next, struct segment, link);
         if (segment->file != NULL)
-            remover_add(store, "journal", segment->start);
+            remover_leave(store, segment);
         segment->removed = true;
         list_remove(&segment->link);
         segment->refs++;

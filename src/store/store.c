@@ -247,5 +247,5 @@ void store_stats(const struct store *store, struct store_stats *out)
     out->extents = store->extents.count;
     out->extent_bytes = 0;
     for (uint32_t i = 0; i < store->extents.count; i++)
-        out->extent_bytes += store->extents.files[i]->info.bytes;
+        out->extent_bytes += extent_file_bytes(store->extents.files[i]);
 }

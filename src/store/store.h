@@ -36,6 +36,7 @@ struct store_config {
     uint32_t cell;
     uint32_t shard;         /* home of the bufs made here */
     bool sync;              /* durability: fdatasync before committed(), or page cache only */
+    uint64_t keep_bytes;    /* entries of logs from this size on are not copied by checkpoints */
     uint64_t segment_bytes; /* a journal file's size; a sealed one is checkpointed and freed */
     uint64_t memory_limit;  /* bytes of log blocks and loaded extents kept in memory, about */
     uint64_t checkpoint_ms; /* checkpoint at least this often when something changed */
@@ -137,6 +138,7 @@ struct stream {
     uint32_t dead;       /* rows forgotten out of order that still stand in the ring */
     uint32_t transient;  /* rows of volatile entries */
     uint8_t idle;        /* sweeps that found the ring empty */
+    bool is_log;         /* entries leave from the front only; set by its owner */
     uint64_t bytes;      /* sum of the rows' len, dead ones left out */
     uint64_t stored_end; /* extents hold nothing at or above it; 0: nothing at all */
     uint64_t copied_end; /* the same, once the checkpoint under way has succeeded */

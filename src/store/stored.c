@@ -12,6 +12,7 @@
 #define TABLE_SLOTS    512u
 #define RUN_BLOCKS_MAX 64u
 #define RUN_BYTES      (512u * 1024)
+#define RUN_GAP_BYTES  4096u /* read over between kept entries, of headers and the like */
 
 /* Neighbouring blocks of one stream in one file, being read. */
 struct run {
@@ -91,7 +92,7 @@ bool stored_evict(struct store *store)
 }
 
 static struct stream_block *cached_add(struct store *store, struct buf *buf, const uint8_t *data,
-                                       const struct extent_block *head)
+                                       const struct extent_block *head, bool kept)
 {
     struct extents *extents = &store->extents;
     if (extents->table == NULL)
@@ -100,9 +101,9 @@ static struct stream_block *cached_add(struct store *store, struct buf *buf, con
         extents->table == NULL ? NULL : malloc(sizeof *block + head->count * sizeof block->at[0]);
     if (block == NULL)
         return NULL;
-    *block = (struct stream_block){.head = *head, .buf = buf_ref(buf), .data = data};
+    *block = (struct stream_block){.head = *head, .kept = kept, .buf = buf_ref(buf), .data = data};
     uint32_t at = 0;
-    for (uint32_t i = 0; i < head->count; i++) {
+    for (uint32_t i = 0; i < head->count && !kept; i++) {
         struct extent_entry entry;
         block->at[i] = at;
         extent_entry_get(data, head, &at, &entry);
@@ -119,10 +120,34 @@ static struct stream_block *cached_add(struct store *store, struct buf *buf, con
 
 /* ---- Reading ---- */
 
-static bool block_is(const struct extent_block *head, const struct index_row *row)
+/* Is what was read the row's block, whole and sound? */
+static bool block_take(const uint8_t *data, uint64_t got, const struct index_row *row,
+                       struct extent_block *head)
 {
-    return head->stream == row->stream && head->base == row->base && head->end == row->end &&
-           head->extent == row->extent && head->offset == row->offset && head->body == row->body;
+    if (row->kept) {
+        *head = (struct extent_block){.stream = row->stream,
+                                      .base = row->base,
+                                      .end = row->end,
+                                      .extent = row->extent,
+                                      .offset = row->offset,
+                                      .count = 1,
+                                      .body = row->body,
+                                      .max_ms = row->max_ms};
+        return row->body <= got && crc32c(0, data, row->body) == row->crc;
+    }
+    return extent_block_check(data, got, head) && head->stream == row->stream &&
+           head->base == row->base && head->end == row->end && head->extent == row->extent &&
+           head->offset == row->offset && head->body == row->body;
+}
+
+/* Does the index still say so? What was trimmed since may be a hole by now. */
+static bool row_stands(struct store *store, const struct index_row *row)
+{
+    struct index_row now;
+    enum err err =
+        index_row_find(store->config.state, store->extents.reader, row->stream, row->base, &now);
+    return err == ERR_CORRUPT || (err == ERR_NONE && now.extent == row->extent &&
+                                  now.offset == row->offset && now.base == row->base);
 }
 
 /* Puts the blocks that are sound into memory. Fails when the first one is not. */
@@ -138,12 +163,11 @@ static enum err run_take(struct run *run, uint64_t got)
         struct extent_block head;
         if (cached_find(&store->extents, row->extent, row->offset) != NULL)
             continue;
-        if (at >= got || !extent_block_check(run->buf->data + at, got - at, &head) ||
-            !block_is(&head, row)) {
-            err = i == 0 ? ERR_CORRUPT : ERR_NONE;
+        if (at >= got || !block_take(run->buf->data + at, got - at, row, &head)) {
+            err = i == 0 && row_stands(store, row) ? ERR_CORRUPT : ERR_NONE;
             break;
         }
-        block = cached_add(store, run->buf, run->buf->data + at, &head);
+        block = cached_add(store, run->buf, run->buf->data + at, &head, row->kept);
         if (block == NULL)
             err = i == 0 ? ERR_NO_MEMORY : ERR_NONE;
         else
@@ -215,15 +239,16 @@ static enum err run_start(struct store *store, const struct index_row *row, stru
         return ERR_NO_MEMORY;
     run->offset = row->offset;
     run->rows[run->count++] = *row;
-    run->bytes = extent_block_bytes(row->body);
+    run->bytes = index_row_bytes(row);
     struct index_row next;
     while (run->count < RUN_BLOCKS_MAX && run->bytes < RUN_BYTES &&
            index_row_from(store->config.state, extents->reader, row->stream,
                           run->rows[run->count - 1].end, &next) == ERR_NONE &&
-           next.extent == row->extent && next.offset == run->offset + run->bytes &&
-           run->bytes + extent_block_bytes(next.body) <= RUN_BYTES) {
+           next.extent == row->extent && next.offset >= run->offset + run->bytes &&
+           next.offset - (run->offset + run->bytes) <= (row->kept ? RUN_GAP_BYTES : 0) &&
+           next.offset + index_row_bytes(&next) - run->offset <= RUN_BYTES) {
         run->rows[run->count++] = next;
-        run->bytes += extent_block_bytes(next.body);
+        run->bytes = next.offset + index_row_bytes(&next) - run->offset;
     }
     run->buf = buf_create(run->bytes, store->config.shard, store->config.memory_bytes);
     if (run->buf == NULL) {
@@ -291,6 +316,13 @@ bool stored_load(struct stream *stream, uint64_t offset, uint64_t below, struct 
 
 static void entry_get(const struct stream_block *block, uint32_t i, struct extent_entry *out)
 {
+    const struct extent_block *head = &block->head;
+    if (block->kept) {
+        *out = (struct extent_entry){.base = head->base,
+                                     .count = (uint32_t)(head->end - head->base),
+                                     .data = {.data = block->data, .len = head->body}};
+        return;
+    }
     uint32_t at = block->at[i];
     extent_entry_get(block->data, &block->head, &at, out);
 }

@@ -21,6 +21,12 @@ struct extent_file {
     bool removed;
 };
 
+/* About how much of the disk it takes. */
+static inline uint64_t extent_file_bytes(const struct extent_file *extent)
+{
+    return extent->info.bytes > 0 ? extent->info.bytes : extent->info.live;
+}
+
 struct extents {
     struct state *state;         /* NULL before the first checkpoint */
     struct state_reader *reader; /* the shard's own */
@@ -41,6 +47,7 @@ struct stream_block {
     struct list cached;
     struct stream_block *chain; /* in its slot of the table */
     struct extent_block head;
+    bool kept;       /* data is one entry's, without headers */
     struct buf *buf; /* of the read that brought it; shared with its neighbours */
     const uint8_t *data;
     struct stream *owner; /* its `loaded` points here */

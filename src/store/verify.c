@@ -43,6 +43,8 @@ struct verify {
     uint64_t rows;      /* of the other tables */
     bool state_damaged; /* it cannot be relied on: what it points to is not looked at */
     struct numbers journals;
+    struct disk_file *kept; /* the kept file looked at last, NULL: it is missing */
+    uint64_t kept_number;   /* 0: none yet */
     enum err err;
     uint8_t *buffer;
     size_t buffer_room;
@@ -130,6 +132,34 @@ static enum err extent_note(void *ctx, struct slice key, struct slice value)
     return ERR_NONE;
 }
 
+/* An entry that stayed in a journal file: no headers stand around it. */
+static enum err kept_verify(struct verify *verify, const struct index_row *row)
+{
+    size_t got = 0;
+    if (verify->kept_number != row->extent) {
+        char path[4200];
+        if (verify->kept != NULL)
+            disk_close(verify->kept);
+        verify->kept = NULL;
+        verify->kept_number = row->extent;
+        path_numbered(path, sizeof path, verify->path, "extent", row->extent);
+        enum err err = disk_open(verify->disk, path, false, &verify->kept);
+        if (err != ERR_NONE && err != ERR_NOT_FOUND)
+            return err;
+    }
+    if (verify->kept == NULL)
+        return ERR_NONE; /* said of the file */
+    if (!buffer_reserve(verify, row->body))
+        return ERR_NO_MEMORY;
+    enum err err = disk_read_sync(verify->kept, verify->buffer, row->body, row->offset, &got);
+    if (err == ERR_NONE && (got < row->body || crc32c(0, verify->buffer, row->body) != row->crc))
+        damage(verify,
+               "extent-%016" PRIx64 ": damaged entry at byte %" PRIu64 " (stream %" PRIu64
+               ", offset %" PRIu64 ")",
+               row->extent, row->offset, row->stream, row->base);
+    return err;
+}
+
 static enum err row_note(void *ctx, struct slice key, struct slice value)
 {
     struct verify *verify = ctx;
@@ -155,11 +185,15 @@ static enum err row_note(void *ctx, struct slice key, struct slice value)
                row.base, row.stream);
     } else {
         extent->rows++;
-        extent->row_bytes += extent_block_bytes(row.body);
+        extent->row_bytes += index_row_bytes(&row);
+        if (row.kept != (extent->info.bytes == 0))
+            damage(verify,
+                   "state: block %" PRIu64 " of stream %" PRIu64 " is in another kind of file",
+                   row.base, row.stream);
     }
     verify->last_row = row;
     verify->any_row = true;
-    return ERR_NONE;
+    return row.kept ? kept_verify(verify, &row) : ERR_NONE;
 }
 
 static enum err object_note(void *ctx, struct slice key, struct slice value)
@@ -322,13 +356,14 @@ static enum err extent_blocks_verify(struct verify *verify, struct disk_file *fi
 static enum err extent_verify(struct verify *verify, struct known_extent *extent)
 {
     uint64_t number = extent->info.number;
+    bool kept = extent->info.bytes == 0;
     char path[4200];
     struct disk_file *file;
     struct extent_header header;
     size_t got = 0;
     path_numbered(path, sizeof path, verify->path, "extent", number);
     verify->report->extents++;
-    verify->report->extent_bytes += extent->info.bytes;
+    verify->report->extent_bytes += kept ? extent->info.live : extent->info.bytes;
     enum err err = disk_open(verify->disk, path, false, &file);
     if (err == ERR_NOT_FOUND) {
         damage(verify, "extent-%016" PRIx64 ": missing", number);
@@ -336,12 +371,13 @@ static enum err extent_verify(struct verify *verify, struct known_extent *extent
     }
     if (err != ERR_NONE)
         return err;
-    err = disk_read_sync(file, verify->buffer, EXTENT_HEADER_BYTES, 0, &got);
-    if (err == ERR_NONE &&
+    if (!kept)
+        err = disk_read_sync(file, verify->buffer, EXTENT_HEADER_BYTES, 0, &got);
+    if (err == ERR_NONE && !kept &&
         (got < EXTENT_HEADER_BYTES || !extent_header_get(verify->buffer, &header) ||
          header.number != number || header.cell != verify->cell))
         damage(verify, "extent-%016" PRIx64 ": damaged header at byte 0", number);
-    if (err == ERR_NONE && extent->info.bytes >= EXTENT_HEADER_BYTES + EXTENT_END_BYTES)
+    if (err == ERR_NONE && !kept && extent->info.bytes >= EXTENT_HEADER_BYTES + EXTENT_END_BYTES)
         err = extent_blocks_verify(verify, file, extent);
     disk_close(file);
     return err;
@@ -549,6 +585,8 @@ enum err verify_cell(struct disk *disk, const struct state_backend *backend, con
         err = extent_verify(&verify, &verify.extents[i]);
     if (err == ERR_NONE && !verify.state_damaged)
         err = journal_verify(&verify);
+    if (verify.kept != NULL)
+        disk_close(verify.kept);
     if (verify.reader != NULL)
         backend->reader_close(verify.reader);
     if (state != NULL)

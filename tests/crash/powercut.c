@@ -110,6 +110,7 @@ static void real_find_all(void)
     real_find(&real.ftruncate, "ftruncate");
     real_find(&real.fallocate, "fallocate");
     real_find(&real.posix_fallocate, "posix_fallocate");
+    real_find(&real.link, "link");
     real_find(&real.remove, "remove");
     real_find(&real.unlink, "unlink");
     real_find(&real.rename, "rename");
@@ -558,11 +559,34 @@ EXPORT int posix_fallocate(int fd, off_t offset, off_t len)
     return whole_end(result, cuts);
 }
 
+/* A hole is as many zeroes. */
+static int hole_make(struct handle *handle, int fd, int mode, off_t offset, off_t len)
+{
+    struct change *change = NULL;
+    struct iovec zeroes = {.iov_base = calloc(1, (size_t)len), .iov_len = (size_t)len};
+    if (zeroes.iov_base == NULL)
+        shim_die("no memory");
+    if (handle->file != NULL)
+        change = change_begin(handle->file, offset, (size_t)len);
+    int result = real.fallocate(fd, mode, offset, len);
+    if (change != NULL)
+        change_end(handle->file, change, &zeroes, result == 0 ? (size_t)len : 0, handle->durable);
+    free(zeroes.iov_base);
+    return result;
+}
+
 EXPORT int fallocate(int fd, int mode, off_t offset, off_t len)
 {
-    if (handle_of(fd) != NULL)
-        shim_die("fallocate is not modelled");
-    return real.fallocate(fd, mode, offset, len);
+    if (handle_of(fd) == NULL)
+        return real.fallocate(fd, mode, offset, len);
+    if (mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+        shim_die("this fallocate is not modelled");
+    pthread_mutex_lock(&cut.lock);
+    bool cuts;
+    int result = -1;
+    if (whole_call("punch", cut.of_fd[fd]->path, &cuts))
+        result = hole_make(cut.of_fd[fd], fd, mode, offset, len);
+    return whole_end(result, cuts);
 }
 
 /* ---- Syncing ---- */
@@ -664,6 +688,21 @@ EXPORT int rename(const char *from, const char *to)
     int result = -1;
     if (whole_call("rename", to, &cuts))
         result = name_move(from, to);
+    return whole_end(result, cuts);
+}
+
+EXPORT int link(const char *path, const char *name)
+{
+    real_find_all();
+    if (!cut.active || !names_watched(name))
+        return real.link(path, name);
+    pthread_mutex_lock(&cut.lock);
+    bool cuts;
+    int result = -1;
+    if (whole_call("link", name, &cuts))
+        result = real.link(path, name);
+    if (result == 0)
+        name_made(name);
     return whole_end(result, cuts);
 }
 

@@ -29,6 +29,7 @@ struct real_calls {
     int (*remove)(const char *);
     int (*unlink)(const char *);
     int (*rename)(const char *, const char *);
+    int (*link)(const char *, const char *);
     int (*mkdir)(const char *, mode_t);
 };
 

@@ -109,7 +109,7 @@ int name_remove(const char *path, int (*remove)(const char *))
 int name_move(const char *from, const char *to)
 {
     struct name_change *change = name_add(MOVED, from, to);
-    change->replaced = link(to, change->attic) == 0;
+    change->replaced = real.link(to, change->attic) == 0;
     int result = real.rename(from, to);
     if (result != 0) {
         int error = errno;
