@@ -20,11 +20,7 @@ struct arena {
     size_t chunk_bytes; /* least size of a chunk */
     size_t held_bytes;  /* sum of the sizes of all chunks */
     size_t limit_bytes; /* held_bytes never exceeds it */
-<<<<<<< Updated upstream
     bool no_memory;     /* the system had none when a chunk was asked for */
-=======
-    bool no_memory;     /* the machine's was short, since init or done; the limit does not count */
->>>>>>> Stashed changes
 };
 
 /* Allocates nothing yet. The limit must be at least chunk_bytes. */

@@ -248,11 +248,7 @@ static void start(struct queue *queue, struct move *move, struct slice entry)
     arena_init(&arena, MOVE_ARENA_BYTES, MOVE_ARENA_LIMIT);
     struct slice letter = compose(queue, move->death, entry, &arena);
     if (cell->route.no_memory || arena.no_memory) {
-<<<<<<< Updated upstream
         try_later(move); /* it may well go somewhere */
-=======
-        try_later(move);
->>>>>>> Stashed changes
         arena_done(&arena);
         return;
     }

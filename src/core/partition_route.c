@@ -50,22 +50,12 @@ static void route_view(struct routing *routing, const struct message_view *view)
     if (view->form == ENTRY_KAFKA && !slice_equal(key, view->record_key))
         key = slice_make("", 0); /* it has no key, or none that is text */
     struct slice entry = message_entry(view, routing->topic->name, key, &routing->message);
-    if (entry.data == NULL) {
-        if (routing->message.no_memory)
-            cell_fail(cell, ERR_NO_MEMORY); /* a copy would be missing of what is acknowledged */
+    if (entry.data == NULL)
         return;
-    }
     struct route_message message = {.key = key};
     route_reset(&cell->route);
     route_from_topic(cell->catalog, routing->topic, &message, &cell->route);
-<<<<<<< Updated upstream
     cell->routing.no_memory = cell->routing.no_memory || cell->route.no_memory;
-=======
-    if (cell->route.no_memory) {
-        cell_fail(cell, ERR_NO_MEMORY);
-        return;
-    }
->>>>>>> Stashed changes
     uint32_t cells = cell->config.cells;
     for (uint32_t number = 0; number < cells; number++) {
         uint64_t theirs[RECORD_TARGETS_MAX];
@@ -91,11 +81,8 @@ static void route_batch(struct routing *routing, struct slice bytes)
     struct kafka_batch batch;
     struct slice plain;
     if (!kafka_batch_next(&reader, &batch) ||
-        !kafka_inflate(&batch, ROUTE_INFLATED_MAX, &routing->batch, &plain)) {
-        if (routing->batch.no_memory)
-            cell_fail(routing->partition->cell, ERR_NO_MEMORY);
+        !kafka_inflate(&batch, ROUTE_INFLATED_MAX, &routing->batch, &plain))
         return;
-    }
     struct kafka_records records;
     struct kafka_record record;
     kafka_records_init(&records, &batch, plain);
@@ -183,10 +170,7 @@ bool routing_end(struct cell *cell, const struct event *event)
     struct routed *routed = malloc(sizeof *routed);
     if (routed == NULL || !map_put(&cell->routed, seq, routed)) {
         free(routed);
-        struct event unsure = *event;
-        unsure.err = ERR_NO_MEMORY; /* the producer asks again */
-        cell_answer(cell, &unsure, false);
-        return true;
+        return true; /* never answered: the producer asks again */
     }
     *routed = (struct routed){.event = *event, .awaited = sent};
     return true;
