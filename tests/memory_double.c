@@ -1,4 +1,4 @@
-/* What the linker puts in place of malloc, calloc and realloc in unit test programs: see
+/* What the linker puts in place of malloc and its like in unit test programs: see
  * base/memory_double.h. */
 #include "base/memory_double.h"
 
@@ -8,9 +8,11 @@
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *memory, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *memory, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
 
 static _Thread_local uint64_t seen, refused, fails_from, fails_to;
 static _Thread_local int paused;
@@ -61,4 +63,9 @@ void *__wrap_calloc(size_t count, size_t size)
 void *__wrap_realloc(void *memory, size_t size)
 {
     return fails() ? NULL : __real_realloc(memory, size);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+    return fails() ? NULL : __real_aligned_alloc(alignment, size);
 }

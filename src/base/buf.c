@@ -30,11 +30,10 @@ struct buf *buf_create(size_t capacity, uint32_t home, uint64_t *account)
 
 struct buf *buf_create_aligned(size_t capacity, uint32_t home, uint64_t *account)
 {
-    void *memory;
-    if (capacity > SIZE_MAX - BUF_ALIGN ||
-        posix_memalign(&memory, BUF_ALIGN, BUF_ALIGN + capacity) != 0)
+    if (capacity > SIZE_MAX - 2 * BUF_ALIGN)
         return NULL;
-    return buf_init(memory, BUF_ALIGN, capacity, home, account);
+    size_t size = (BUF_ALIGN + capacity + BUF_ALIGN - 1) / BUF_ALIGN * BUF_ALIGN;
+    return buf_init(aligned_alloc(BUF_ALIGN, size), BUF_ALIGN, capacity, home, account);
 }
 
 void buf_unref(struct buf *buf)

@@ -1,5 +1,5 @@
 /* For tests: memory that runs out at a chosen moment. Every unit test program is linked with
- * tests/memory_double.c, through which all of malloc, calloc and realloc of Weir's own code goes;
+ * tests/memory_double.c, through which malloc and its like of Weir's own code goes;
  * what libraries allocate for themselves does not. Counts belong to the thread that sets them. */
 #ifndef WEIR_BASE_MEMORY_DOUBLE_H
 #define WEIR_BASE_MEMORY_DOUBLE_H

@@ -74,9 +74,8 @@ static void cached_drop(struct store *store, struct stream_block *block)
         slot = &(*slot)->chain;
     *slot = block->chain;
     list_remove(&block->cached);
-    uint64_t bytes = extent_block_bytes(block->head.body);
-    store->memory -= bytes;
-    extents->cached_bytes -= bytes;
+    store->memory -= block->bytes;
+    extents->cached_bytes -= block->bytes;
     if (block->owner != NULL)
         block->owner->loaded = NULL;
     buf_unref(block->buf);
@@ -91,30 +90,36 @@ bool stored_evict(struct store *store)
     return true;
 }
 
-static struct stream_block *cached_add(struct store *store, struct buf *buf, const uint8_t *data,
-                                       const struct extent_block *head, bool kept)
+/* Block i of the run. What was read over before it counts as its own. */
+static struct stream_block *cached_add(struct run *run, uint32_t i, const struct extent_block *head)
 {
+    struct store *store = run->store;
     struct extents *extents = &store->extents;
+    const struct index_row *row = &run->rows[i], *before = i > 0 ? row - 1 : NULL;
+    uint64_t from = before != NULL ? before->offset + index_row_bytes(before) : run->offset;
     if (extents->table == NULL)
         extents->table = calloc(TABLE_SLOTS, sizeof(struct stream_block *));
     struct stream_block *block =
         extents->table == NULL ? NULL : malloc(sizeof *block + head->count * sizeof block->at[0]);
     if (block == NULL)
         return NULL;
-    *block = (struct stream_block){.head = *head, .kept = kept, .buf = buf_ref(buf), .data = data};
+    *block = (struct stream_block){.head = *head,
+                                   .kept = row->kept,
+                                   .bytes = row->offset + index_row_bytes(row) - from,
+                                   .buf = buf_ref(run->buf),
+                                   .data = run->buf->data + (row->offset - run->offset)};
     uint32_t at = 0;
-    for (uint32_t i = 0; i < head->count && !kept; i++) {
+    for (uint32_t j = 0; j < head->count && !row->kept; j++) {
         struct extent_entry entry;
-        block->at[i] = at;
-        extent_entry_get(data, head, &at, &entry);
+        block->at[j] = at;
+        extent_entry_get(block->data, head, &at, &entry);
     }
     struct stream_block **slot = slot_of(extents, head->extent, head->offset);
     block->chain = *slot;
     *slot = block;
     list_insert(&extents->cached, &block->cached);
-    uint64_t bytes = extent_block_bytes(head->body);
-    store->memory += bytes;
-    extents->cached_bytes += bytes;
+    store->memory += block->bytes;
+    extents->cached_bytes += block->bytes;
     return block;
 }
 
@@ -167,7 +172,7 @@ static enum err run_take(struct run *run, uint64_t got)
             err = i == 0 && row_stands(store, row) ? ERR_CORRUPT : ERR_NONE;
             break;
         }
-        block = cached_add(store, run->buf, run->buf->data + at, &head, row->kept);
+        block = cached_add(run, i, &head);
         if (block == NULL)
             err = i == 0 ? ERR_NO_MEMORY : ERR_NONE;
         else

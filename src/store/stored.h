@@ -48,6 +48,7 @@ struct stream_block {
     struct stream_block *chain; /* in its slot of the table */
     struct extent_block head;
     bool kept;       /* data is one entry's, without headers */
+    uint64_t bytes;  /* of the buf, that count as its own */
     struct buf *buf; /* of the read that brought it; shared with its neighbours */
     const uint8_t *data;
     struct stream *owner; /* its `loaded` points here */

@@ -305,6 +305,7 @@ bool world_recover(struct world *world, uint32_t shards)
         .shard_count = shards,
         .cell_count = WORLD_CELLS,
         .sync = world->sync,
+        .keep_bytes = UINT64_C(1) << sim_random(world->sim, 12),
         .segment_bytes = UINT64_C(4) << (10 + sim_random(world->sim, 6)),
         .memory_limit = memory,
         .connections_max = 100,
@@ -366,41 +367,9 @@ static bool ended(struct world *world)
 
 bool world_begin(struct world *world)
 {
-<<<<<<< HEAD
-    struct broker *broker = &world->broker;
-    world->shards = shards;
-    *broker = (struct broker){
-        .faces = {.max_message_bytes = 1 << 20, .cluster_name = "sim", .version = "sim"},
-        .log = &world->log,
-        .data = "/data",
-        .shard_count = shards,
-        .cell_count = WORLD_CELLS,
-        .sync = true,
-        .keep_bytes = UINT64_C(1) << sim_random(world->sim, 12),
-        .segment_bytes = UINT64_C(16) << (10 + sim_random(world->sim, 5)),
-        .memory_limit = UINT64_C(8) << (20 + sim_random(world->sim, 4)),
-        .connections_max = 100,
-        .state = state_memory_backend(world->state),
-        .wake = wake,
-        .wake_ctx = world,
-    };
-    if (broker_init(broker) != ERR_NONE)
-        abort();
-    if (!create_shards(world)) {
-        sim_crash(world->sim, 0, SIM_KILL);
-        destroy_shards(world);
-        sim_restart(world->sim, 0);
-        return false;
-    }
-    for (uint32_t i = 0; i < shards; i++)
-        sim_shard_start(world->sim, i, turn, broker->shards[i]);
-    shard_feed(broker->shards[0]);
-    world->up = true;
-=======
     for (uint32_t i = 0; i < world->shards; i++)
         sim_shard_start(world->sim, i, turn, world->broker.shards[i]);
     shard_feed(world->broker.shards[0]);
->>>>>>> origin/HEAD
     int64_t limit = sim_now_ms(world->sim) + 60000;
     while (!all_ready(world) && !ended(world) && sim_now_ms(world->sim) < limit && step(world))
         ;
