@@ -19,6 +19,7 @@ struct fragile {
     struct state_backend backend; /* first member */
     const struct state_backend *real;
     uint64_t commits, fail_at, fails; /* so many fail, from that one on */
+    uint64_t seeks, seek_fail_at;     /* one look-up fails */
     enum err fail_err;
     uint64_t readers, reader_fail_at;
 };
@@ -51,6 +52,14 @@ static enum err fragile_commit(struct state *state, const struct state_batch *ba
     return err;
 }
 
+static enum err fragile_seek(struct state_reader *reader, struct slice key, enum state_seek where,
+                             struct state_found *out)
+{
+    if (++fragile.seeks == fragile.seek_fail_at)
+        return fragile.fail_err;
+    return fragile.real->seek(reader, key, where, out);
+}
+
 struct world {
     struct rig rig;
     struct state_memory *memory;
@@ -69,6 +78,7 @@ static struct world *world_create(uint64_t seed)
     fragile.backend.open = fragile_open;
     fragile.backend.reader_open = fragile_reader_open;
     fragile.backend.commit = fragile_commit;
+    fragile.backend.seek = fragile_seek;
     world->rig.state = &fragile.backend;
     world->rig.size = 3000;
     world->rig.segment_bytes = 512 * 1024;
@@ -220,6 +230,13 @@ static void work(struct world *world, int rounds)
             read_one(world, stream, stream->first + dice / 37 % 50, RIG_STREAMS, which);
         if (well(world))
             read_one(world, &world->fleeting, world->fleeting.first, 1, 0);
+        if (well(world) && stream->next > stream->first) {
+            uint64_t first = stream_retain_from(stream, 200000, INT64_MIN);
+            assert_in_range(first, stream->first, stream->next);
+            first = stream_seek_time(stream, 1000 + (int64_t)(dice / 41 % rig->appended));
+            assert_in_range(first, stream->first, stream->next);
+            assert_true(stream_bytes(stream) < UINT64_C(1) << 40);
+        }
         if (world->fleeting.next > 600)
             stream_trim(&world->fleeting, world->fleeting.next - 600);
         rig_tick(rig, (int64_t)(dice / 17 % 8));
@@ -329,6 +346,47 @@ static void memory_may_run_out_at_any_moment_of_a_stop(void **state)
     }
 }
 
+/* Readers are told, checkpoints fail loudly or are made again, and nothing is taken for gone. */
+static void a_look_up_that_fails_harms_nothing(void **state)
+{
+    (void)state;
+    static const enum err errors[] = {ERR_NO_MEMORY, ERR_IO, ERR_CORRUPT};
+    bool reached = true;
+    for (uint64_t n = 1; reached; n += 1 + n / 10) {
+        struct world *world = world_create(n);
+        assert_int_equal(world_open(world), ERR_NONE);
+        fragile.fail_err = errors[n % 3];
+        fragile.seek_fail_at = fragile.seeks + n;
+        work(world, 60);
+        reached = fragile.seeks >= fragile.seek_fail_at;
+        fragile.seek_fail_at = 0;
+        calm_down(world);
+        assert_true(world->rig.failed == ERR_NONE || world->rig.failed == fragile.fail_err);
+        recover_and_go_on(world);
+        world_destroy(world);
+    }
+}
+
+static void a_start_that_cannot_look_up_fails(void **state)
+{
+    (void)state;
+    struct world *world = world_create(3);
+    assert_int_equal(world_open(world), ERR_NONE);
+    work(world, 60);
+    world_close(world);
+    double_reboot(world->rig.disk, DOUBLE_KEEP);
+    enum err err = ERR_IO;
+    for (uint64_t n = 1; err != ERR_NONE; n++) {
+        fragile.fail_err = ERR_IO;
+        fragile.seek_fail_at = fragile.seeks + n;
+        err = world_open(world);
+        assert_true(err == ERR_NONE || err == ERR_IO);
+        fragile.seek_fail_at = 0;
+    }
+    assert_true(rig_verify(&world->rig) >= 0);
+    world_destroy(world);
+}
+
 static void a_read_that_fails_is_told_and_harms_nothing(void **state)
 {
     (void)state;
@@ -419,6 +477,8 @@ int main(void)
         cmocka_unit_test(memory_may_run_out_at_any_moment_of_a_stop),
         cmocka_unit_test(a_commit_that_is_refused_is_made_up_for),
         cmocka_unit_test(a_commit_that_cannot_be_followed_takes_nothing_back),
+        cmocka_unit_test(a_look_up_that_fails_harms_nothing),
+        cmocka_unit_test(a_start_that_cannot_look_up_fails),
         cmocka_unit_test(a_read_that_fails_is_told_and_harms_nothing),
         cmocka_unit_test(a_start_that_cannot_read_says_what),
     };
