@@ -210,6 +210,7 @@ struct store {
     struct list done_loads;    /* loads that found their block in memory */
     struct list failed_loads;  /* loads that found no memory */
     struct list damaged_loads; /* loads of what the index says wrong things about */
+    struct list unread_loads;  /* loads for which the disk would not even open the file */
     uint32_t loading;          /* block reads under way */
     struct disk_op kick;       /* brings another turn of the loop */
     bool kick_busy;

@@ -172,4 +172,6 @@ void load_tick(struct store *store)
         load_finish(&store->failed_loads, ERR_NO_MEMORY);
     if (!list_empty(&store->damaged_loads))
         load_finish(&store->damaged_loads, ERR_CORRUPT);
+    if (!list_empty(&store->unread_loads))
+        load_finish(&store->unread_loads, ERR_IO);
 }

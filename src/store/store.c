@@ -106,6 +106,7 @@ enum err store_open(const struct store_config *config, const struct store_handle
     list_init(&store->done_loads);
     list_init(&store->failed_loads);
     list_init(&store->damaged_loads);
+    list_init(&store->unread_loads);
     list_init(&store->extents.open);
     list_init(&store->extents.cached);
     list_init(&store->extents.runs);

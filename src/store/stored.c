@@ -311,7 +311,10 @@ bool stored_load(struct stream *stream, uint64_t offset, uint64_t below, struct 
     if (err == ERR_NONE)
         load_wait(&run->waiters, load);
     else
-        load_wait(err == ERR_NO_MEMORY ? &store->failed_loads : &store->damaged_loads, load);
+        load_wait(err == ERR_NO_MEMORY ? &store->failed_loads
+                  : err == ERR_CORRUPT ? &store->damaged_loads
+                                       : &store->unread_loads,
+                  load);
     if (err != ERR_NONE)
         store_kick(store);
     return true;
