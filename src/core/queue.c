@@ -11,6 +11,7 @@
 enum {
     TIDY_ROUND = 512,       /* messages that expire or are pushed out per turn */
     MISSING_MS = 10 * 1000, /* what is not found is looked for once more then */
+    DYING_MS = 1000,        /* a deletion that was refused is asked for again */
     AGAIN_MS = 1000,        /* a read that failed, or memory that was short */
 };
 
@@ -349,6 +350,8 @@ static void set_timer(struct queue *queue, int64_t message_wall_ms)
 {
     struct cell *cell = queue->cell;
     int64_t due = unused_until(queue);
+    if (queue->dying || due <= cell->now_ms)
+        due = queue->asked_ms + DYING_MS;
     if (message_wall_ms != INT64_MAX) {
         int64_t at = cell->now_ms + (message_wall_ms - cell->wall_ms);
         if (at < due)
@@ -372,6 +375,24 @@ void queue_set_timer(struct queue *queue)
         set_timer(queue, INT64_MAX);
     else
         queue_wake(queue);
+}
+
+/* Asks for its deletion when nobody uses it any more. Nobody answers: it goes, or there was no room
+ * to say so, and it is asked for again, if it is unused still. */
+static void expire_itself(struct queue *queue)
+{
+    struct cell *cell = queue->cell;
+    if (queue->dying && cell->now_ms < queue->asked_ms + DYING_MS)
+        return;
+    bool left = queue->auto_delete && queue->had_consumer && queue->consumers == 0;
+    bool unused = left ? queue->dying : unused_until(queue) <= cell->now_ms;
+    const struct queue_def *def =
+        unused ? catalog_queue_by_id(cell->catalog, queue->ledger.stream.id) : NULL;
+    if (queue->dying && def == NULL)
+        queue_wake(queue); /* it lives on, and delivers */
+    queue->dying = def != NULL && definitions_ask_delete(cell, def->namespace_id, def->name,
+                                                         def->id, def->owner, 0);
+    queue->asked_ms = cell->now_ms;
 }
 
 /* What must go because of age or length; called before every delivery round. */
@@ -401,13 +422,8 @@ void queue_tidy(struct queue *queue)
     int64_t next = queue->has_expiry ? expire_head(queue) : INT64_MAX;
     if (queue->has_expiry && queue->ledger.count == 0 && queue->options.message_ttl_ms < 0)
         queue->has_expiry = false;
+    expire_itself(queue);
     set_timer(queue, next);
-    if (unused_until(queue) <= cell->now_ms && !queue->dying) {
-        const struct queue_def *def = catalog_queue_by_id(cell->catalog, queue->ledger.stream.id);
-        if (def != NULL)
-            queue->dying =
-                definitions_ask_delete(cell, def->namespace_id, def->name, def->id, def->owner, 0);
-    }
 }
 
 /* What only memory knows of is settled outside of records. */

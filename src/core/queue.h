@@ -80,6 +80,7 @@ struct queue {
     uint32_t moving;        /* on moves, and those handed to other cells */
     uint64_t unready_bytes; /* bodies of what is leased or moving, as far as known */
     int64_t used_ms;        /* last use, for x-expires */
+    int64_t asked_ms;       /* dying: when its deletion was asked for */
     uint64_t counted_ready, counted_leased; /* its part of the cell's stats */
     struct stream_load load;
 };

@@ -148,6 +148,7 @@ static bool deactivate(struct queue *queue, struct subscription *subscription,
     }
     queue->dying =
         definitions_ask_delete(cell, def->namespace_id, def->name, def->id, def->owner, tag);
+    queue->asked_ms = cell->now_ms;
     if (!queue->dying)
         free(map_take(&cell->deletions, tag));
     return queue->dying && tag != 0;

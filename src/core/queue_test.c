@@ -456,6 +456,39 @@ static void a_full_disk_forgets_no_settle(void **state)
     end(rig);
 }
 
+/* Its deletion finds no room in the journal: meanwhile it serves who comes, and later it goes. */
+static void an_unused_queue_outlives_a_full_disk_and_not_for_ever(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    uint64_t big = rig_plain_queue(rig, "big");
+    uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-expires", 5000)));
+    rig_publish_run(rig, q, 0, 1);
+    rig_run(rig, 50);
+    sim_disk_limit(rig->sim, 0, 1 << 20);
+    uint64_t seq = 0;
+    for (int i = 0; i < 500 && rig_confirmed(rig, 3, seq) != ERR_DISK_FULL; i++) {
+        for (int n = 0; n < 20; n++)
+            seq = rig_publish_to(rig, &big, 1,
+                                 (struct rig_message){.text = "x", .conn = 3, .padding = 150});
+        rig_run(rig, 2);
+    }
+    assert_int_equal(rig_confirmed(rig, 3, seq), ERR_DISK_FULL);
+    rig_run(rig, 8000);
+    assert_non_null(catalog_queue(rig->catalog, 0, slice_of("q")));
+    uint64_t turns = rig->cell[0]->turn;
+    rig_run(rig, 3000);
+    assert_in_range(rig->cell[0]->turn - turns, 1, 500);
+    rig_subscribe(rig, q, 5, 1, 0, 0);
+    rig_run(rig, 3000);
+    assert_int_equal(rig_got(rig, 5, "0")->offset, 0);
+    rig_conn_gone(rig, 5);
+    sim_disk_limit(rig->sim, 0, 0);
+    rig_run(rig, 20000);
+    assert_null(catalog_queue(rig->catalog, 0, slice_of("q")));
+    end(rig);
+}
+
 static void messages_are_written_soon_though_nobody_waits(void **state)
 {
     (void)state;
@@ -480,6 +513,7 @@ int main(void)
         cmocka_unit_test(a_message_lives_to_the_end_of_its_time),
         cmocka_unit_test(with_no_time_at_all_a_message_goes_to_who_waits_or_nowhere),
         cmocka_unit_test(an_unused_queue_expires),
+        cmocka_unit_test(an_unused_queue_outlives_a_full_disk_and_not_for_ever),
         cmocka_unit_test(a_purge_leaves_what_is_leased),
         cmocka_unit_test(deletion_has_its_conditions),
         cmocka_unit_test(an_auto_delete_queue_goes_before_its_last_cancel_is_answered),
