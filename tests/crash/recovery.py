@@ -10,7 +10,7 @@ import struct
 
 from workload import OFFSET_FETCH, SENT, SURE, amqp, kafka
 
-UNKNOWN_TOPIC = 3
+OUT_OF_RANGE, UNKNOWN_TOPIC = 1, 3
 NOBODY = -1
 
 
@@ -112,17 +112,35 @@ class Recovery:
             if partition.made == SURE and partition.removed is None:
                 self.findings.add("lost", f"topic {topic}, partition {number}")
             return
-        if error != 0:
+        if error not in (0, OUT_OF_RANGE):
             self.findings.add("other", f"error {error} from topic {topic}, partition {number}")
             return
         if partition.removed == SURE:
             self.findings.add("came back", f"topic {topic}, which was deleted")
         if partition.removed is None:
-            self.records_compare(f"{topic}/{number}", partition,
-                                 self.kafka.fetch_all(topic, number))
+            start = self.kafka.offset(topic, number, kafka.EARLIEST)
+            if start not in (partition.start, partition.start_sent):
+                self.findings.add("came back" if start < partition.start else "lost",
+                                  f"{topic}/{number} begins at {start}, not at {partition.start}")
+            self.records_compare(f"{topic}/{number}", partition, start,
+                                 self.fetch_from(topic, number, start))
 
-    def records_compare(self, where, partition, found):
-        if [offset for offset, _, _ in found] != list(range(len(found))):
+    def fetch_from(self, topic, number, offset):
+        """(offset, key, value) of all from there."""
+        found = []
+        while True:
+            error, high, data = self.kafka.fetch(topic, number, offset, max_wait_ms=0)
+            got = [item for item in kafka.records(data) if item[0] >= offset]
+            if error != 0 or not got:
+                if error != 0 or offset < high:
+                    self.findings.add("lost", f"error {error} at {offset} of {topic}/{number}, "
+                                              f"which ends at {high}")
+                return found
+            found += got
+            offset = got[-1][0] + 1
+
+    def records_compare(self, where, partition, start, found):
+        if [offset for offset, _, _ in found] != list(range(start, start + len(found))):
             self.findings.add("offset moved", f"{where} has {[offset for offset, _, _ in found]}")
         values = [value for _, _, value in found]
         if len(set(values)) < len(values):
@@ -136,7 +154,8 @@ class Recovery:
             self.findings.add("reordered", f"{order} in {where}")
         at = {value: offset for offset, _, value in found}
         for batch in partition.batches:
-            self.batch_compare(where, batch, at)
+            if batch.offset is None or batch.offset >= start:
+                self.batch_compare(where, batch, at)
 
     def batch_compare(self, where, batch, at):
         got = [at.get(value) for value in batch.values]

@@ -7,7 +7,8 @@ answers, over raw sockets (tests/script/amqp_wire.py, kafka_wire.py). recovery.p
 The steps touch what the store does: definitions, confirmed messages, settles, rejections to a queue of
 dead letters in the same cell and in the other one, a queue that overflows, transactions, records with
 acks=all, an idempotent producer that repeats itself, offsets of a group, records that a queue gets from a topic,
-purges and deletions, and enough bytes that checkpoints come and extents are rewritten.
+large batches and the deletion of some, purges and deletions, and enough bytes that checkpoints come and extents
+are rewritten.
 """
 
 import functools
@@ -25,8 +26,9 @@ import kafka_wire as kafka  # noqa: E402
 
 SENT, SURE = "sent", "sure"
 TX_SELECT, TX_SELECT_OK, TX_COMMIT, TX_COMMIT_OK = (90, 10), (90, 11), (90, 20), (90, 21)
-OFFSET_COMMIT, OFFSET_FETCH, INIT_PRODUCER_ID = 8, 9, 22
+OFFSET_COMMIT, OFFSET_FETCH, DELETE_RECORDS, INIT_PRODUCER_ID = 8, 9, 21, 22
 BULK_COUNT, BULK_BYTES = 44, 26000
+LARGE_BYTES = 9000  # so that a batch stays where it was written
 ANSWER_S = 8.0
 NOW_MS = int(time.time() * 1000)
 
@@ -62,8 +64,11 @@ class Batch:
 
 
 class Partition:
+    """start: records below it are gone; start_sent: below it they may be."""
+
     def __init__(self):
         self.made, self.removed, self.batches = SENT, None, []
+        self.start = self.start_sent = 0
 
 
 class Ledger:
@@ -317,6 +322,20 @@ class Work:
             raise AssertionError(f"a repeated batch is at {offset}, not at {batch.offset}")
         batch.came, batch.offset = SURE, offset
 
+    def trim(self, topic, number, start):
+        """Records below that offset go."""
+        partition = self.partition(topic, number)
+        if not any(b.offset == start for b in partition.batches):
+            raise Refused(f"nothing may be at {start} of {topic}")
+        partition.start_sent = start
+        answer = self.kafka.call(DELETE_RECORDS, 0, kafka.array(
+            [kafka.text(topic) + kafka.array([struct.pack(">iq", number, start)])]) +
+            struct.pack(">i", 30000))
+        answer.take("i"), answer.take("i"), answer.text(), answer.take("i")
+        _, _, error = answer.take("iqh")
+        self.check(error)
+        partition.start = start
+
     def produce_idempotent(self, topic, number, batches):
         """Each batch twice: the second time it must be known."""
         if self.producer is None:
@@ -364,7 +383,8 @@ class Work:
                 self.declare("near", dead="dead.0"), self.declare("far", dead="dead.1"),
                 self.declare("short", length=3, dead="dead.1"), self.declare("bulk.0"),
                 self.declare("bulk.1"), self.declare("goes"), self.declare("audit")]),
-            ("topics", lambda: [self.topic("log", 2), self.topic("own"), self.topic("gone")]),
+            ("topics", lambda: [self.topic("log", 2), self.topic("own"), self.topic("gone"),
+                                self.topic("large", 2)]),
             ("bind", lambda: [self.exchange("both"), self.bind("near", "both", ""),
                               self.bind("far", "both", ""), self.bind("audit", "log", "#")]),
             ("publish", lambda: [self.publish("near") for _ in range(3)]),
@@ -377,10 +397,13 @@ class Work:
                                  self.produce("log", 1, 5, queues=["audit"]),
                                  self.produce("gone", 0, 2)]),
             ("offsets", lambda: [self.commit_offset("readers", "log", 0, n) for n in (1, 3)]),
+            ("produce large", lambda: [self.produce("large", n % 2, 2, LARGE_BYTES)
+                                       for n in range(10)]),
             ("bulk", lambda: [self.bulk("bulk.0", 20), self.bulk("bulk.1", 40)]),
             ("idempotent", lambda: self.produce_idempotent("own", 0, 2)),
             ("transaction", lambda: self.transaction("far", 3)),
             ("settle more", lambda: [self.settle("bulk.0", 20), self.settle("bulk.1", 2)]),
+            ("trim", lambda: [self.trim("large", 0, 4), self.trim("large", 1, 8)]),
             ("bulk again", lambda: [self.bulk("bulk.0", 45), self.bulk("bulk.1", 40)]),
             ("produce more", lambda: self.produce("log", 0, 20, 20000, queues=["audit"])),
             ("purge and delete", lambda: [self.publish("goes", 3), self.purge("goes"),
@@ -398,6 +421,7 @@ class Work:
                                  self.produce("log", 1, 3, queues=["audit"])]),
             ("idempotent", lambda: self.produce_idempotent("own", 0, 2)),
             ("offsets", lambda: self.commit_offset("readers", "log", 0, 5)),
+            ("trim", lambda: [self.trim("large", 0, 8), self.produce("large", 0, 2, LARGE_BYTES)]),
             ("bulk", lambda: [self.bulk("bulk.0", 40), self.bulk("bulk.1", 44)]),
             ("declare", lambda: [self.declare("late"), self.publish("late", 2)]),
             ("bulk again", lambda: [self.bulk("bulk.0", 46), self.bulk("bulk.1", 44)]),

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """A full disk: producers are refused or slowed in words they know, nothing acknowledged is lost,
-consumers go on, and when there is room again all goes on by itself. Needs root, for a small tmpfs."""
+consumers go on, and when there is room again all goes on by itself. On a tmpfs, and on an ext4 in a
+file, which finds out late what it has no room for. Needs root, to mount them."""
 
+import itertools
 import os
 import pathlib
 import shutil
@@ -26,16 +28,33 @@ RETRIABLE = {56, 6, 19, 20, 7, 89}
 
 
 class Disk:
-    """A tmpfs, a data folder on it and a file that takes the room away."""
+    """A file system, a data folder on it and a file that takes the room away."""
 
-    def __init__(self):
+    def __init__(self, kind):
         self.mount = pathlib.Path(tempfile.mkdtemp(prefix="disk-", dir=os.environ.get("WEIR_TMP")))
-        got = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "weir-test",
-                              str(self.mount)], capture_output=True, text=True)
-        if got.returncode != 0:
+        self._image = self.mount.with_suffix(".image")
+        try:
+            self._mount(kind)
+        except (OSError, subprocess.CalledProcessError) as problem:
             self.mount.rmdir()
-            raise unittest.SkipTest(f"no tmpfs can be mounted here: {got.stderr.strip()}")
+            self._image.unlink(missing_ok=True)
+            words = getattr(problem, "stderr", None) or problem
+            raise unittest.SkipTest(f"no {kind} can be mounted here: {words}")
         self.data, self._filler = self.mount / "data", self.mount / "filler"
+
+    def _mount(self, kind):
+        words = ["-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "weir-test"]
+        if kind == "ext4":
+            with open(self._image, "wb") as image:
+                image.truncate(SIZE_MIB * MIB)
+            self._run("mkfs.ext4", "-q", "-F", "-m", "0", self._image)
+            words = ["-o", "loop", self._image]
+        self._run("mount", *words, self.mount)
+
+    @staticmethod
+    def _run(*words):
+        subprocess.run([str(word) for word in words], capture_output=True, text=True, check=True,
+                       env={**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"})
 
     def free(self):
         got = os.statvfs(self.mount)
@@ -57,13 +76,15 @@ class Disk:
     def done(self):
         subprocess.run(["umount", "-l", str(self.mount)], check=True)
         shutil.rmtree(self.mount, ignore_errors=True)
+        self._image.unlink(missing_ok=True)
 
 
 class DiskFull(unittest.TestCase):
+    kind = "tmpfs"
     args = ("--journal-limit-mib", 4, "--cells", 2, "--shards", 2)
 
     def setUp(self):
-        self.disk = Disk()
+        self.disk = Disk(self.kind)
         self.addCleanup(self.disk.done)
         self.server = WeirServer(data=self.disk.data, args=self.args)
         self.addCleanup(self.server.clean)
@@ -71,9 +92,9 @@ class DiskFull(unittest.TestCase):
         self.addCleanup(self.server.stop)
         self.amqp, self.kafka = self.server.addr("amqp"), self.server.addr("kafka")
 
-    def publisher(self, queue, size, confirmed, over):
-        """Publishes until told to stop; adds what is confirmed. Returns the thread and the words
-        (connection.blocked and unblocked) that it heard."""
+    def publisher(self, queue, size, confirmed, over, base=0):
+        """Publishes until told to stop; adds what is confirmed, by numbers above base. Returns the
+        thread and the words (connection.blocked and unblocked) that it heard."""
         client = Amqp.login(self.amqp, channel=1, timeout_s=90 * SLOW)
         client.confirm_select(1)
 
@@ -86,10 +107,11 @@ class DiskFull(unittest.TestCase):
         def publish():
             first = 1
             while not over.is_set():
-                client.send(*(amqp.publish(1, "", queue, struct.pack(">Q", first + i) +
-                                           bytes(size - 8), delivery_mode=2) for i in range(10)))
+                numbers = range(first, first + 10)
+                client.send(*(amqp.publish(1, "", queue, struct.pack(">Q", base + n) +
+                                           bytes(size - 8), delivery_mode=2) for n in numbers))
                 refused = client.expect_confirms(10, first=first)
-                confirmed.update(set(range(first, first + 10)) - refused)
+                confirmed.update(base + n for n in set(numbers) - refused)
                 first += 10
             client.leave()
 
@@ -293,6 +315,61 @@ class DiskFull(unittest.TestCase):
             other.leave()
         say(f"{len(done)} declarations were answered, all are there after a crash")
 
+    def producer(self, topic, acknowledged, over):
+        """Produces until told to stop or until the server ends; adds {offset: value} of what is
+        acknowledged. Returns the thread."""
+        def run():
+            with Kafka(self.kafka, timeout_s=60 * SLOW) as client:
+                for n in itertools.count():
+                    values = [b"%d.%d." % (os.getpid(), n * 10 + i) + bytes(2000) for i in range(10)]
+                    error, offset = client.produce(topic, 0, kafka.batch(values), timeout_ms=1000)
+                    if error == 0:
+                        acknowledged.update(zip(range(offset, offset + 10), values))
+                    if over.wait(0.05 if error else 0):
+                        return
+
+        thread = threading.Thread(target=lambda: self.swallow(run), daemon=True)
+        thread.start()
+        return thread
+
+    def test_it_is_filled_and_freed_again_and_again_and_killed_in_between(self):
+        queue, confirmed, found, acknowledged = "rounds", set(), [], {}
+        with Amqp.login(self.amqp, channel=1) as client:
+            client.queue_declare(1, queue, durable=True)
+            client.leave()
+        with Kafka(self.kafka) as client:
+            self.assertEqual(client.topics_create(["records"]), [0])
+        for number in range(4):
+            over, before = threading.Event(), len(confirmed)
+            producer = self.producer("records", acknowledged, over)
+            thread, words = self.publisher(queue, 20000, confirmed, over, number * 1000000)
+            wait_until(lambda: len(confirmed) > before + 20, 20, "confirms")
+            self.disk.fill()
+            wait_until(lambda: amqp.BLOCKED in words, 30, "no connection.blocked")
+            if number % 2 == 1:
+                over.set()
+                self.server.kill()
+                self.disk.make_room()
+                self.server.start()
+                self.amqp, self.kafka = self.server.addr("amqp"), self.server.addr("kafka")
+            else:
+                self.disk.make_room()
+                stood = len(confirmed)
+                wait_until(lambda: len(confirmed) > stood, 20, "no confirms after there was room")
+                over.set()
+            thread.join(30 * SLOW)
+            producer.join(30 * SLOW)
+            self.assertFalse(thread.is_alive() or producer.is_alive())
+            found += self.drain(queue, self.depth(queue))
+        missing = confirmed - set(found)
+        self.assertFalse(missing, f"{len(missing)} of {len(confirmed)} confirmed are lost")
+        with Kafka(self.kafka) as client:
+            there = {offset: value for offset, _, value in client.fetch_all("records")}
+        lost = [offset for offset, value in acknowledged.items() if there.get(offset) != value]
+        self.assertFalse(lost, f"{len(lost)} of {len(acknowledged)} acknowledged records are lost")
+        say(f"4 times full, 2 kills: {len(confirmed)} messages and {len(acknowledged)} records, "
+            "0 lost")
+
     @staticmethod
     def swallow(job):
         try:
@@ -327,6 +404,10 @@ class DiskFull(unittest.TestCase):
         for client in clients:
             client.close()
         self.disk.make_room()
+
+
+class DiskFullOnExt4(DiskFull):
+    kind = "ext4"
 
 
 if __name__ == "__main__":
