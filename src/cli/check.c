@@ -2,7 +2,9 @@
  * found with file and byte offset, then a summary. */
 #include "cli/check.h"
 
+#include "cli/losses.h"
 #include "core/cell_state.h"
+#include "core/record.h"
 #include "io/disk_real.h"
 #include "server/data.h"
 #include "store/verify.h"
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 static const struct {
     uint8_t kind;
@@ -89,43 +92,148 @@ static enum err cells_verify(const char *data, uint32_t cells, uint32_t *used,
     return err;
 }
 
-static const char *data_option(int argc, char **argv)
+struct options {
+    const char *data;
+    bool repair;
+};
+
+static bool options_read(int argc, char **argv, struct options *out)
 {
-    const char *data = "./weir-data";
+    *out = (struct options){.data = "./weir-data"};
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--data=", 7) == 0)
-            data = argv[i] + 7;
+            out->data = argv[i] + 7;
         else if (strcmp(argv[i], "--data") == 0 && i + 1 < argc)
-            data = argv[++i];
+            out->data = argv[++i];
+        else if (strcmp(argv[i], "--repair") == 0)
+            out->repair = true;
         else
-            return NULL;
+            return false;
     }
-    return data;
+    return true;
+}
+
+/* ---- Damage: what is lost, and repairing ---- */
+
+/* A record that means nothing. */
+static const uint8_t nothing[8] = {RECORD_NOTHING};
+
+static enum err cells_repair(const struct options *options, uint32_t cells, const char *aside,
+                             struct losses *losses)
+{
+    struct disk_real *disk;
+    enum err err = disk_real_create(NULL, NULL, &disk);
+    if (err != ERR_NONE)
+        return err;
+    for (uint32_t cell = 0; cell < cells && err == ERR_NONE; cell++) {
+        char path[4200], cell_aside[4300];
+        struct stat status;
+        snprintf(path, sizeof path, "%s/cells/%03u", options->data, cell);
+        snprintf(cell_aside, sizeof cell_aside, "%s/cells/%03u", aside, cell);
+        if (stat(path, &status) != 0)
+            continue;
+        struct repair_config config = {
+            .disk = disk_real_disk(disk),
+            .backend = &state_lmdb,
+            .path = path,
+            .aside = cell_aside,
+            .cell = cell,
+            .dry = !options->repair,
+            .nothing = {.data = nothing, .len = sizeof nothing},
+            .events = &losses_events,
+            .ctx = losses,
+        };
+        err = repair_cell(&config);
+        if (err != ERR_NONE)
+            fprintf(stderr, "weir: %s cannot be repaired: %s\n", path, err_text(err));
+    }
+    disk_real_destroy(disk);
+    return err;
+}
+
+/* The same words again, to be kept beside the originals. */
+static void report_keep(const struct losses *losses, const char *aside)
+{
+    char path[4300];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/lost.txt", aside);
+    FILE *file = stat(aside, &status) == 0 ? fopen(path, "w") : NULL;
+    if (file == NULL)
+        return;
+    for (uint32_t i = 0; i < losses->steps.count; i++)
+        fprintf(file, "%s\n", losses->steps.data[i]);
+    losses_print(losses, file);
+    fclose(file);
+}
+
+/* Says what is lost; with --repair, takes it out. */
+static enum err losses_tell(const struct options *options, uint32_t cells)
+{
+    char aside[4200], now[32];
+    struct losses losses;
+    time_t seconds;
+    struct tm parts;
+    struct timespec clock;
+    clock_gettime(CLOCK_REALTIME, &clock);
+    seconds = clock.tv_sec;
+    strftime(now, sizeof now, "%Y%m%dT%H%M%SZ", gmtime_r(&seconds, &parts));
+    snprintf(aside, sizeof aside, "%s/damaged-%s", options->data, now);
+    if (!losses_init(&losses))
+        return ERR_NO_MEMORY;
+    enum err err = cells_repair(options, cells, aside, &losses);
+    for (uint32_t i = 0; options->repair && i < losses.steps.count; i++)
+        printf("repair: %s\n", losses.steps.data[i]);
+    losses_print(&losses, stdout);
+    if (options->repair) {
+        report_keep(&losses, aside);
+        printf("originals of what was changed: %s\n", aside);
+    }
+    losses_done(&losses);
+    return err;
+}
+
+static int folder_check(const struct options *options, struct data_folder *folder)
+{
+    uint32_t used = 0;
+    struct verify_report report = {.damage = damage_print, .doubt = doubt_print};
+    enum err err = cells_verify(options->data, folder->cells, &used, &report);
+    if (err == ERR_NONE && report.damaged > 0) {
+        err = losses_tell(options, folder->cells);
+        if (err == ERR_NONE && options->repair) {
+            used = 0;
+            report = (struct verify_report){.damage = damage_print, .doubt = doubt_print};
+            err = cells_verify(options->data, folder->cells, &used, &report);
+        }
+    }
+    summary_print(folder->cells, used, &report);
+    return err == ERR_NONE && report.damaged == 0 ? 0 : 1;
 }
 
 int cli_check(int argc, char **argv)
 {
-    const char *data = data_option(argc, argv);
-    if (data == NULL) {
-        fputs("usage: weir check [--data DIR]\n", stderr);
+    struct options options;
+    if (!options_read(argc, argv, &options)) {
+        fputs("usage: weir check [--data DIR] [--repair]\n", stderr);
         return 2;
     }
     char path[4200], problem[512] = "";
     struct stat status;
-    snprintf(path, sizeof path, "%s/weir", data);
+    snprintf(path, sizeof path, "%s/weir", options.data);
     if (stat(path, &status) != 0) {
-        fprintf(stderr, "weir: %s is not a data folder\n", data);
+        fprintf(stderr, "weir: %s is not a data folder\n", options.data);
         return 2;
     }
     struct data_folder folder;
-    if (data_folder_open(data, 0, false, &folder, problem) != ERR_NONE) {
+    enum err err = data_folder_open(options.data, 0, options.repair, &folder, problem);
+    if (err == ERR_NONE && folder.damaged) {
+        printf("repair: %s: a bit is turned back\n", path);
+        err = data_folder_write(options.data, &folder, problem);
+    }
+    if (err != ERR_NONE) {
         fprintf(stderr, "weir: %s\n", problem);
         return 1;
     }
-    uint32_t used = 0;
-    struct verify_report report = {.damage = damage_print, .doubt = doubt_print};
-    enum err err = cells_verify(data, folder.cells, &used, &report);
-    summary_print(folder.cells, used, &report);
+    int code = folder_check(&options, &folder);
     data_folder_close(&folder);
-    return err == ERR_NONE && report.damaged == 0 ? 0 : 1;
+    return code;
 }

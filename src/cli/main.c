@@ -10,7 +10,8 @@ extern char **environ;
 
 static const char usage[] =
     "usage: weir serve [OPTION...]   run the broker (weir serve --help)\n"
-    "       weir check --data DIR    verify a data folder that no broker uses\n"
+    "       weir check --data DIR    verify a data folder that no broker uses (--repair: put it\n"
+    "                                right, and say what is lost)\n"
     "       weir --version\n";
 
 static int serve(char **flags)

@@ -142,6 +142,8 @@ static enum err apply(struct cell *cell, const struct record *record, uint64_t e
             cell->producer_ids_end = record->object;
         cell_touch(cell, &cell->producer_ids);
         return ERR_NONE;
+    case RECORD_NOTHING:
+        return ERR_NONE;
     }
     return ERR_CORRUPT;
 }

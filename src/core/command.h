@@ -156,7 +156,7 @@ enum event_type {
                       * ...). A message with n target cells (what conn_publish returned) gets n of
                       * them. */
     EVENT_DELIVER,   /* a message for `consumer`, or the answer to COMMAND_GET (consumer = 0) */
-    EVENT_CANCELLED, /* the queue of `consumer` is gone: the subscription has ended */
+    EVENT_CANCELLED, /* the queue of `consumer` is gone, or cannot be read: it has ended */
     EVENT_READ,      /* asker, err, entries, first/end offsets */
 };
 

@@ -289,3 +289,23 @@ enum err ledger_restore(struct ledger *ledger, struct slice stored)
         advance_first(ledger, ledger->stream.first);
     return ERR_NONE;
 }
+
+bool ledger_stored_settled(struct slice stored,
+                           void (*settled)(void *ctx, uint64_t first, uint64_t last), void *ctx)
+{
+    struct reader reader = reader_over(stored);
+    if (reader_u8(&reader) != LEDGER_VERSION)
+        return false;
+    reader_u8(&reader);
+    reader_u64(&reader);
+    uint64_t first = reader_u64(&reader);
+    reader_take(&reader, 16);
+    if (!reader.failed && first > 0)
+        settled(ctx, 0, first - 1);
+    for (uint32_t n = reader_u32(&reader); n > 0 && !reader.failed; n--) {
+        uint64_t from = reader_u64(&reader), to = reader_u64(&reader);
+        if (!reader.failed && from <= to)
+            settled(ctx, from, to);
+    }
+    return !reader.failed;
+}

@@ -56,5 +56,8 @@ size_t ledger_size(const struct ledger *ledger);
 void ledger_encode(const struct ledger *ledger, struct writer *writer, uint64_t reflects);
 /* Into an initialized, empty ledger. */
 enum err ledger_restore(struct ledger *ledger, struct slice stored);
+/* Without a ledger: tells which offsets a stored form says are owed no more. False: malformed. */
+bool ledger_stored_settled(struct slice stored,
+                           void (*settled)(void *ctx, uint64_t first, uint64_t last), void *ctx);
 
 #endif

@@ -304,3 +304,13 @@ enum err partition_restore(struct partition *partition, struct slice stored)
         return ERR_CORRUPT;
     return producers_restore(&partition->producers, &reader);
 }
+
+uint64_t partition_stored_first(struct slice stored)
+{
+    struct reader reader = reader_over(stored);
+    if (reader_u8(&reader) != PARTITION_VERSION)
+        return 0;
+    reader_u64(&reader);
+    uint64_t first = reader_u64(&reader);
+    return reader.failed ? 0 : first;
+}

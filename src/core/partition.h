@@ -67,6 +67,8 @@ void partition_retain(struct partition *partition);
 
 /* Stored form. */
 enum err partition_restore(struct partition *partition, struct slice stored);
+/* Without a partition: the first offset that a stored form says is there; 0 when malformed. */
+uint64_t partition_stored_first(struct slice stored);
 size_t partition_size(const struct partition *partition);
 void partition_encode(const struct partition *partition, struct writer *writer, uint64_t reflects);
 

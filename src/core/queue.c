@@ -243,9 +243,11 @@ static void loaded(struct stream_load *load, enum err err)
         return;
     }
     cell_unreadable(queue->cell, &queue->ledger.stream, queue->cursor, err);
-    queue_end_gets(queue, err, false);
-    if (err == ERR_CORRUPT) /* it stays so; a disk may come round */
+    if (err == ERR_CORRUPT) { /* it stays so; a disk may come round */
+        queue_unreadable(queue, err);
         return;
+    }
+    queue_end_gets(queue, err, false);
     queue_try_again(queue);
     queue_set_timer(queue);
 }

@@ -155,6 +155,9 @@ void queue_set_timer(struct queue *queue);
 void queue_try_again(struct queue *queue);
 /* Parked GETs end with that error; quiet: nobody is told. */
 void queue_end_gets(struct queue *queue, enum err err, bool quiet);
+/* What comes next cannot be read, now: consumers are told that theirs have ended (what they hold
+ * stays theirs), gets are refused. */
+void queue_unreadable(struct queue *queue, enum err err);
 /* Adds up what is on its way out of the queue. */
 void queue_moving_bytes(const struct queue *queue, uint64_t *bytes, uint64_t *durable_bytes);
 /* Frees moves that other cells have not answered, when the cell goes. */

@@ -116,18 +116,42 @@ void subscription_release(struct subscription *subscription)
     subscription_free(subscription);
 }
 
+static void deliveries_end(struct queue *queue, struct subscription *subscription)
+{
+    assert(subscription->active);
+    subscription->active = subscription->waiting = false;
+    list_remove(&subscription->queue_link);
+    queue->consumers--;
+    queue->used_ms = queue->cell->now_ms;
+    queue_set_timer(queue);
+}
+
+void queue_unreadable(struct queue *queue, enum err err)
+{
+    struct list *lists[] = {&queue->subscriptions, &queue->waiting};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        list_each(node, lists[i])
+        {
+            struct subscription *subscription = list_entry(node, struct subscription, queue_link);
+            struct event event = {
+                .type = EVENT_CANCELLED,
+                .asker = {.conn = subscription->conn, .channel = subscription->channel}};
+            event.cancelled.consumer = subscription->consumer;
+            deliveries_end(queue, subscription);
+            cell_answer(queue->cell, &event, false);
+            subscription_release(subscription);
+        }
+    }
+    queue_end_gets(queue, err, false);
+}
+
 /* Ends deliveries to it. An auto-delete queue goes with its last consumer: then the answer to
  * `command` (may be NULL) waits for that, and true is returned. */
 static bool deactivate(struct queue *queue, struct subscription *subscription,
                        const struct command *command)
 {
     struct cell *cell = queue->cell;
-    assert(subscription->active);
-    subscription->active = subscription->waiting = false;
-    list_remove(&subscription->queue_link);
-    queue->consumers--;
-    queue->used_ms = cell->now_ms;
-    queue_set_timer(queue);
+    deliveries_end(queue, subscription);
     queue_wake(queue);
     if (queue->consumers > 0 || !queue->auto_delete || queue->dying)
         return false;

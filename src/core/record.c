@@ -41,6 +41,7 @@ size_t record_head_size(const struct record *record)
         return COMMON_BYTES + 8;
     case RECORD_CATALOG:
     case RECORD_GROUP:
+    case RECORD_NOTHING:
         return COMMON_BYTES;
     }
     assert(!"unknown record type");
@@ -102,6 +103,7 @@ uint8_t *record_put_head(uint8_t *at, const struct record *record)
         return put_u64(at, record->object);
     case RECORD_CATALOG:
     case RECORD_GROUP:
+    case RECORD_NOTHING:
         return at;
     }
     return at;
@@ -183,6 +185,7 @@ enum err record_decode(struct slice encoded, struct record *out)
         break;
     case RECORD_CATALOG:
     case RECORD_GROUP:
+    case RECORD_NOTHING:
         break;
     default:
         return ERR_CORRUPT;

@@ -17,6 +17,7 @@
  *   CATALOG       0           0       the changes of one request (core/catalog_change.h)
  *   GROUP         0           0       bytes of core/group.c
  *   PRODUCER_IDS  0           0       u64 next free id
+ *   NOTHING       0           0       bytes that mean nothing: a repair puts it where damage was
  *
  * APPEND puts one message into several streams, MOVE too, and settles it in the queue that it comes
  * from. So many of their targets, the first ones, are partitions, the others queues. */
@@ -41,6 +42,7 @@ enum record_type {
     RECORD_CATALOG,
     RECORD_GROUP,
     RECORD_PRODUCER_IDS,
+    RECORD_NOTHING,
 };
 
 enum { RECORD_TARGETS_MAX = 64 };

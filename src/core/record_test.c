@@ -144,6 +144,7 @@ static void the_small_ones_come_back(void **state)
         {.type = RECORD_TRIM, .object = 5, .offset = 77},
         {.type = RECORD_DROP, .object = 6},
         {.type = RECORD_PRODUCER_IDS, .object = 2000},
+        {.type = RECORD_NOTHING},
         {.type = RECORD_CATALOG},
         {.type = RECORD_GROUP},
     };

@@ -10,13 +10,19 @@
 
 #define SEARCH_BYTES (1024u * 1024)
 
+/* What a frame must say to be the one looked for. */
+struct wanted {
+    uint64_t durable, index; /* at least */
+};
+
 static enum err frame_proves(struct disk_file *file, uint64_t start, uint64_t end,
-                             uint64_t position, const uint8_t *header, uint64_t bad, bool *out)
+                             uint64_t position, const uint8_t *header, const struct wanted *wanted,
+                             bool *out)
 {
     struct frame frame;
     *out = false;
     if (!frame_peek(header, end - position, &frame) || frame.position != position ||
-        frame.durable <= bad || frame.durable > position)
+        frame.durable < wanted->durable || frame.durable > position || frame.index < wanted->index)
         return ERR_NONE;
     size_t bytes = frame_bytes(frame.body), got = 0;
     uint8_t *data = malloc(bytes);
@@ -30,8 +36,8 @@ static enum err frame_proves(struct disk_file *file, uint64_t start, uint64_t en
     return err;
 }
 
-enum err damage_proof(struct disk_file *file, uint64_t start, uint64_t end, uint64_t from,
-                      uint64_t bad, uint64_t *found)
+static enum err search(struct disk_file *file, uint64_t start, uint64_t end, uint64_t from,
+                       const struct wanted *wanted, uint64_t *found)
 {
     uint8_t *window = malloc(SEARCH_BYTES);
     if (window == NULL)
@@ -49,7 +55,7 @@ enum err damage_proof(struct disk_file *file, uint64_t start, uint64_t end, uint
             bool proves = false;
             if (!frame_begins(window + at))
                 continue;
-            err = frame_proves(file, start, end, from + at, window + at, bad, &proves);
+            err = frame_proves(file, start, end, from + at, window + at, wanted, &proves);
             if (proves) {
                 *found = from + at;
                 break;
@@ -59,4 +65,18 @@ enum err damage_proof(struct disk_file *file, uint64_t start, uint64_t end, uint
     }
     free(window);
     return err;
+}
+
+enum err damage_proof(struct disk_file *file, uint64_t start, uint64_t end, uint64_t from,
+                      uint64_t bad, uint64_t *found)
+{
+    struct wanted wanted = {.durable = bad + 1};
+    return search(file, start, end, from, &wanted, found);
+}
+
+enum err damage_next(struct disk_file *file, uint64_t start, uint64_t end, uint64_t from,
+                     uint64_t index, uint64_t *found)
+{
+    struct wanted wanted = {.index = index};
+    return search(file, start, end, from, &wanted, found);
 }

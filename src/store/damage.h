@@ -13,4 +13,9 @@
 enum err damage_proof(struct disk_file *file, uint64_t start, uint64_t end, uint64_t from,
                       uint64_t bad, uint64_t *found) __attribute__((warn_unused_result));
 
+/* The same for the first valid frame of an index of at least that much, whatever it says of damage.
+ */
+enum err damage_next(struct disk_file *file, uint64_t start, uint64_t end, uint64_t from,
+                     uint64_t index, uint64_t *found) __attribute__((warn_unused_result));
+
 #endif

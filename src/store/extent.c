@@ -55,7 +55,7 @@ bool extent_end_get(const uint8_t *data, uint64_t extent, uint64_t offset, uint6
     return true;
 }
 
-static void block_put(uint8_t *at, const struct extent_block *block)
+void extent_block_put(uint8_t *at, const struct extent_block *block)
 {
     le32_put(at, BLOCK_MAGIC);
     le64_put(at + 8, block->stream);
@@ -196,7 +196,7 @@ static enum err block_finish(struct extent_writer *writer)
     block->body = (uint32_t)body;
     block->offset = writer->offset + writer->block_at;
     block->extent = writer->header.number;
-    block_put(writer->out + writer->block_at, block);
+    extent_block_put(writer->out + writer->block_at, block);
     writer->used = writer->block_at + padded;
     writer->rows[writer->row_count++] = (struct extent_row){.block = *block,
                                                             .bytes = writer->block_entry_bytes,

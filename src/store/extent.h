@@ -49,6 +49,9 @@ bool extent_header_get(const uint8_t *data, struct extent_header *out);
 void extent_end_put(uint8_t *out, uint64_t extent, uint64_t offset, uint64_t blocks);
 bool extent_end_get(const uint8_t *data, uint64_t extent, uint64_t offset, uint64_t *blocks);
 
+/* Writes the header of a block whose body and padding stand behind it, with the checksum over all.
+ */
+void extent_block_put(uint8_t *at, const struct extent_block *block);
 /* The header alone is plausible. */
 bool extent_block_peek(const uint8_t *data, uint64_t room, struct extent_block *out);
 /* The whole block is there, its checksum is right and its entries are in order. */

@@ -224,7 +224,8 @@ static void state_damaged(void *ctx, uint64_t offset, const char *what)
 static enum err state_check(struct store *store, const char *path)
 {
     struct state_watch watch = {.store = store};
-    struct state_check check = {.damage = state_damaged, .ctx = &watch};
+    struct state_check check = {
+        .row_sound = index_row_sound, .damage = state_damaged, .ctx = &watch};
     enum err err = store->config.state->check(store->config.state, path, &check);
     return err == ERR_NONE && watch.damaged ? ERR_CORRUPT : err;
 }

@@ -8,7 +8,8 @@
 #include <isa-l/crc.h>
 #include <string.h>
 
-#define FRAME_MAGIC UINT32_C(0x4d524657) /* "WFRM" */
+#define FRAME_MAGIC       UINT32_C(0x4d524657) /* "WFRM" */
+#define CRC32C_POLYNOMIAL UINT32_C(0x82f63b78)
 
 static const uint8_t journal_magic[8] = {'W', 'E', 'I', 'R', 'J', 'R', 'N', 'L'};
 
@@ -25,6 +26,25 @@ uint32_t crc32c(uint32_t seed, const void *data, size_t len)
         len -= (size_t)step;
     }
     return ~crc;
+}
+
+bool crc32c_bit(uint32_t difference, size_t len, size_t *bit)
+{
+    if (difference != 0 && (difference & (difference - 1)) == 0) {
+        *bit = 8 * len + (size_t)__builtin_ctz(difference);
+        return true;
+    }
+    /* What a bit in the last byte changes, then in the one before it, ...: reflected, each step
+     * multiplies by x. */
+    uint32_t change = 1;
+    for (size_t at = 8 * len; at > 0; at--) {
+        change = change >> 1 ^ ((change & 1) != 0 ? CRC32C_POLYNOMIAL : 0);
+        if (change == difference) {
+            *bit = at - 1;
+            return true;
+        }
+    }
+    return false;
 }
 
 void journal_header_put(uint8_t *out, const struct journal_header *header)

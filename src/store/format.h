@@ -63,5 +63,8 @@ bool frame_next(const uint8_t *data, const struct frame *frame, uint32_t *at,
                 const uint8_t **record, uint32_t *len);
 
 uint32_t crc32c(uint32_t seed, const void *data, size_t len);
+/* Which one bit, turned, changes the checksum of `len` bytes, or the 4 bytes of the checksum that
+ * stands behind them, by `difference`? *bit counts from the first byte. False: none does. */
+bool crc32c_bit(uint32_t difference, size_t len, size_t *bit);
 
 #endif

@@ -23,6 +23,28 @@ static void the_checksum_is_crc32c(void **state)
     assert_int_equal(crc32c(0, zeroes, 32), UINT32_C(0x8a9136aa));
 }
 
+static void one_turned_bit_is_known_by_the_checksum(void **state)
+{
+    (void)state;
+    uint8_t data[300];
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 7);
+    uint32_t right = crc32c(0, data, sizeof data);
+    size_t found;
+    for (size_t bit = 0; bit < 8 * sizeof data; bit++) {
+        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_true(crc32c_bit(right ^ crc32c(0, data, sizeof data), sizeof data, &found));
+        assert_int_equal(found, bit);
+        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    assert_true(crc32c_bit(UINT32_C(1) << 9, sizeof data, &found));
+    assert_int_equal(found, 8 * sizeof data + 9);
+    assert_false(crc32c_bit(0, sizeof data, &found));
+    data[5] ^= 3;
+    data[200] ^= 64;
+    assert_false(crc32c_bit(right ^ crc32c(0, data, sizeof data), sizeof data, &found));
+}
+
 static void a_frame_holds_what_was_put_where_it_is_documented(void **state)
 {
     (void)state;
@@ -120,6 +142,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_checksum_is_crc32c),
+        cmocka_unit_test(one_turned_bit_is_known_by_the_checksum),
         cmocka_unit_test(a_frame_holds_what_was_put_where_it_is_documented),
         cmocka_unit_test(impossible_record_lengths_end_the_walk),
         cmocka_unit_test(headers_of_files_refuse_every_flipped_bit),

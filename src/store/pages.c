@@ -91,8 +91,10 @@ static enum err metas_read(struct pages *pages)
             return ERR_CORRUPT;
         meta_get(page, 1, &pages->metas[1]);
         uint32_t first = pages->metas[0].page_bytes, second = pages->metas[1].page_bytes;
-        if ((first == bytes || second == bytes) &&
-            le32_get(page + PAGE_HEADER_BYTES + 4) == META_VERSION) {
+        int alike = (page_flags_of(page) == PAGE_META_FLAG) +
+                    (le32_get(page + PAGE_HEADER_BYTES) == META_MAGIC) +
+                    (le32_get(page + PAGE_HEADER_BYTES + 4) == META_VERSION);
+        if ((first == bytes || second == bytes) && alike >= 2) {
             pages->page_bytes = bytes;
             return ERR_NONE;
         }
@@ -256,12 +258,19 @@ static bool free_pages_take(struct tree_walk *tree, struct slice key, struct sli
     count = le64_get(value.data);
     if (count > words - 1)
         return false;
+    tree->walk->freed_before = tree->walk->freed_by;
     tree->walk->freed_by = le64_get(key.data);
+    tree->walk->freed_count++;
+    bool sound = true;
     for (uint64_t i = 1; i <= count; i++) {
-        if (!pages_take(tree->walk, le64_get(value.data + i * sizeof(uint64_t)), 1, PAGE_FREE))
-            return false;
+        uint64_t number = le64_get(value.data + i * sizeof(uint64_t));
+        if (pages_take(tree->walk, number, 1, PAGE_FREE))
+            continue;
+        sound = false;
+        if (number <= tree->walk->last && tree->walk->marks[number] >= PAGE_ROWS)
+            tree->walk->marks[number] = PAGE_DOUBLE;
     }
-    return true;
+    return sound;
 }
 
 static void leaf_node(struct tree_walk *tree, const struct page_node *node, uint64_t offset)
@@ -275,6 +284,8 @@ static void leaf_node(struct tree_walk *tree, const struct page_node *node, uint
     if (tree->err != ERR_NONE)
         return;
     tree->found.entries++;
+    if (!sound && !tree->free)
+        tree->walk->marks[offset / tree->pages->page_bytes] = PAGE_DAMAGED;
     if (!sound)
         damage(tree,
                node->page < tree->pages->count ? node->page * tree->pages->page_bytes : offset,
@@ -338,10 +349,13 @@ static void page_visit(struct tree_walk *tree, uint64_t number, unsigned depth, 
     bool leaf_due = depth + 1 == tree->tree->depth;
     if (err == ERR_CORRUPT || !page_sound(tree, page, number, &keys) ||
         (page_flags_of(page) == PAGE_LEAF) != leaf_due) {
-        tree->walk->marks[number] = PAGE_DAMAGED;
+        if (!tree->free)
+            tree->walk->marks[number] = PAGE_DAMAGED;
         damage(tree, offset, "damaged page");
         return;
     }
+    if (leaf_due && !tree->free)
+        tree->walk->marks[number] = PAGE_ROWS;
     bool branch = page_flags_of(page) == PAGE_BRANCH;
     tree->found.branches += branch;
     tree->found.leaves += !branch;
@@ -419,20 +433,22 @@ void page_walk_done(struct page_walk *walk)
 
 /* ---- All of it ---- */
 
-/* The last transaction that a meta page's own free list knows of; 0 when it has none. */
-static enum err freed_by(const struct pages *pages, const struct page_meta *meta, bool *sound,
+/* The transaction that a meta page's own free list tells of: each one but the first frees pages,
+ * and keeps what the one before it freed. 0: it does not tell; *odd: it looks whole and should. */
+static enum err freed_by(const struct pages *pages, const struct page_meta *meta, bool *odd,
                          uint64_t *out)
 {
     struct page_walk walk = {0};
-    struct page_meta copy = *meta;
-    copy.rows = (struct page_tree){.root = NO_PAGE};
     walk.last = meta->last < pages->count ? meta->last : pages->count - 1;
     walk.marks = calloc(walk.last + 1, 1);
     if (walk.marks == NULL)
         return ERR_NO_MEMORY;
-    enum err err = tree_visit(pages, &copy.free, true, &walk, 0);
-    *sound = !walk.free_damaged;
-    *out = walk.freed_by;
+    enum err err = tree_visit(pages, &meta->free, true, &walk, 0);
+    uint64_t count = walk.freed_count, last = walk.freed_by;
+    bool tells = count == 1 ? last == 2 : count > 1 && last == walk.freed_before + 1;
+    bool first = count == 0 && !walk.free_damaged;
+    *odd = !walk.free_damaged && !tells && (count > 0 || meta->txn > 1);
+    *out = first && meta->txn > 1 ? 1 : tells && !walk.free_damaged ? last : 0;
     page_walk_done(&walk);
     return err;
 }
@@ -441,19 +457,14 @@ enum err pages_newest(const struct pages *pages, unsigned *newest, bool doubted[
 {
     uint64_t txns[PAGES_META];
     for (unsigned i = 0; i < PAGES_META; i++) {
-        bool sound = false;
+        bool odd = false;
         uint64_t freed = 0, said = pages->metas[i].txn;
-        enum err err = freed_by(pages, &pages->metas[i], &sound, &freed);
+        enum err err = freed_by(pages, &pages->metas[i], &odd, &freed);
         if (err != ERR_NONE)
             return err;
-        /* The first transaction found nothing to free. */
-        bool known = sound && (freed > 0 || said > 1);
-        doubted[i] = said % PAGES_META != i || (known && freed != said);
-        txns[i] = known ? freed : said;
-        if (said == 0) { /* both are made so */
-            doubted[i] = known;
-            txns[i] = freed;
-        }
+        txns[i] = freed != 0 ? freed : said;
+        /* Both are made with 0, and then written in turn. */
+        doubted[i] = odd || (said != 0 && said % PAGES_META != i) || (freed != 0 && freed != said);
     }
     *newest = txns[1] > txns[0];
     uint64_t high = txns[*newest], low = txns[!*newest];

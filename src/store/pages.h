@@ -76,7 +76,9 @@ enum page_mark {
     PAGE_UNKNOWN, /* in no tree and not free */
     PAGE_USED,
     PAGE_FREE,
-    PAGE_DAMAGED, /* a tree leads to it, and it is none of its pages */
+    PAGE_ROWS,    /* used: a leaf of the rows' tree */
+    PAGE_DAMAGED, /* the rows' tree leads to it, and it is none of its pages, or not as it was */
+    PAGE_DOUBLE,  /* the rows' tree leads to it, and it is free */
 };
 
 /* What a walk over both trees of one meta page finds. */
@@ -92,7 +94,8 @@ struct page_walk {
     bool rows_damaged; /* the tree of rows is not whole */
     bool free_damaged; /* the other one is not */
     uint64_t unknown;  /* pages that are neither used nor free: lost space */
-    uint64_t freed_by; /* the last transaction that the free list knows of */
+    /* The last two transactions that the free list knows of, and how many entries it has. */
+    uint64_t freed_by, freed_before, freed_count;
 };
 
 /* The meta page that is in force: what it says of its transaction is held against the free list of

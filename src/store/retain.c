@@ -1,6 +1,6 @@
 /* Questions about a whole stream: how many bytes it holds, and from where on it satisfies a limit
  * of bytes or of age. Answered from the index alone: extent blocks by sums and running maxima that
- * their rows carry, recent entries one by one. */
+ * their rows carry, recent entries one by one. Where a row cannot be read everything stays. */
 #include "store/inside.h"
 
 #include "base/endian.h"
@@ -49,14 +49,19 @@ static uint64_t row_search(struct stream *stream,
 {
     struct index_row row;
     uint64_t low = stream->first, high = stream->stored_end;
+    enum err err;
     while (low < high) { /* offsets below low lie in rows before it, high in it or behind */
         uint64_t middle = low + (high - low) / 2;
-        if (row_find(stream, middle, &row) != ERR_NONE || after(&row, limit))
+        err = row_find(stream, middle, &row);
+        if (err != ERR_NONE && err != ERR_NOT_FOUND)
+            return stream->first;
+        if (err != ERR_NONE || after(&row, limit))
             high = middle;
         else
             low = row.end;
     }
-    return row_find(stream, low, &row) == ERR_NONE ? row.base : stream->stored_end;
+    err = row_find(stream, low, &row);
+    return err == ERR_NONE ? row.base : err == ERR_NOT_FOUND ? stream->stored_end : stream->first;
 }
 
 static bool ends_behind(const struct index_row *row, uint64_t sum)
@@ -112,7 +117,10 @@ static uint64_t search_ms(struct stream *stream, int64_t ms)
 {
     if (stored_any(stream)) {
         struct index_row last;
-        if (row_last(stream, &last) == ERR_NONE && last.peak_ms >= ms)
+        enum err err = row_last(stream, &last);
+        if (err != ERR_NONE && err != ERR_NOT_FOUND)
+            return stream->first;
+        if (err == ERR_NONE && last.peak_ms >= ms)
             return row_search(stream, peaks_at, (uint64_t)ms);
         return rows_search_ms(stream, stream->stored_end, ms);
     }

@@ -45,7 +45,7 @@ void stored_init(struct stream *stream)
     if (err == ERR_NONE)
         stream->stored_end = row.end;
     else if (err != ERR_NOT_FOUND)
-        stream->stored_end = stream->next; /* reading it will say what is wrong */
+        stream->stored_end = UINT64_MAX; /* reading it will say what is wrong */
 }
 
 /* ---- Blocks in memory ---- */

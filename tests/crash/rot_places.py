@@ -19,6 +19,7 @@ import struct
 Place = collections.namedtuple("Place", "kind path start end meaning")
 
 PAGE = 4096
+SECTOR = 512  # where frames begin
 BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
 BIG_VALUE = 1
 PAGE_HEADER, NODE_HEADER = 16, 8
@@ -165,18 +166,22 @@ def extent_places(path, data, rows):
     return found
 
 
-def journal_places(path, data, meta):
-    """meta: (position, index, chain) where a start begins to replay."""
-    def place(kind, start, end, meaning=True):
-        if end > start:
-            found.append(Place(f"journal: {kind}", path, start, end, meaning))
+def kept_places(path, data, entries):
+    """entries: (byte, length) of what is still needed of a journal file that became an extent."""
+    at = 0
+    for start, size in sorted(entries):
+        yield Place("kept file: nothing", path, at, start, False)
+        yield Place("kept file: entry", path, start, start + size, True)
+        at = start + size
+    yield Place("kept file: nothing", path, at, len(data), False)
 
-    found = []
-    place("file header", 0, 4096)
+
+def frames_of(data, mark):
+    """The frames of one file that continue the journal at `mark`, (position, index, chain): each (byte,
+    body, durable); and the mark behind them."""
     first = struct.unpack_from("<Q", data, 16)[0]
-    position, index, chain = meta
-    at = 4096 + position - first if position > first else 4096
-    place("before the checkpoint", 4096, at, False)
+    position, index, chain = mark
+    at = 4096 + max(position - first, 0)
     frames = []
     while at + 64 <= len(data) and data[at:at + 4] == b"WFRM":
         crc, body, before = struct.unpack_from("<III", data, at + 4)
@@ -185,21 +190,44 @@ def journal_places(path, data, meta):
             break
         frames.append((at, body, struct.unpack_from("<Q", data, at + 48)[0]))
         chain, index = crc, index + 1
-        at += 64 + body + 7 & ~7
-    proved = frames[-1][2] if frames else 0  # this much was synced when the last frame was written
-    for start, body, _ in frames:
-        meaning = True if first + start - 4096 < proved else "end"
-        name = "frame" if meaning is True else "last write's frame"
-        place(f"{name} header", start, start + 64, meaning)
-        place(f"{name} payload", start + 64, start + 64 + body, meaning)
-        place(f"{name} trailer", start + 64 + body, start + 64 + body + 7 & ~7, meaning)
-    place("behind the end", at, len(data), False)
+        at += -(-(64 + body) // SECTOR) * SECTOR
+        position = first + at - 4096
+    return frames, (position, index, chain)
+
+
+def journal_places(paths, mark):
+    """mark: where a start begins to replay."""
+    def place(kind, start, end, meaning=True):
+        if end > start:
+            found.append(Place(f"journal: {kind}", path, start, end, meaning))
+
+    found, files = [], []
+    begin = mark[0]
+    for path in paths:
+        data = path.read_bytes()
+        frames, mark = frames_of(data, mark)
+        files.append((path, data, frames))
+    every = [frame for _, _, frames in files for frame in frames]
+    proved = every[-1][2] if every else 0  # this much was synced when the last frame was written
+    for path, data, frames in files:
+        first = struct.unpack_from("<Q", data, 16)[0]
+        at = 4096 + min(max(begin - first, 0), len(data) - 4096)
+        place("file header", 0, 4096)
+        place("before the checkpoint", 4096, at, False)
+        for start, body, _ in frames:
+            meaning = True if first + start - 4096 < proved else "end"
+            name = "frame" if meaning is True else "last write's frame"
+            at = start - (-(64 + body) // SECTOR) * SECTOR
+            place(f"{name} header", start, start + 64, meaning)
+            place(f"{name} payload", start + 64, start + 64 + body, meaning)
+            place(f"{name} trailer", start + 64 + body, at, meaning)
+        place("behind the end", at, len(data), False)
     return found
 
 
 def cell_places(folder):
     state = folder / "state"
-    meta, live = (0, 1, 0), collections.defaultdict(set)
+    meta, live, kept = (0, 1, 0), collections.defaultdict(set), collections.defaultdict(list)
     if state.exists():
         lmdb = Lmdb(state)
         yield from lmdb.places
@@ -207,18 +235,22 @@ def cell_places(folder):
         meta = position, index, struct.unpack_from("<I", lmdb.rows[b"M"], 40)[0]
         for key, value in lmdb.rows.items():
             if key[:1] == b"E":
-                extent, offset = struct.unpack_from("<QQ", value, 8)
+                extent, offset, body = struct.unpack_from("<QQI", value, 8)
                 live[extent].add(offset)
+                if struct.unpack_from("<I", value, 64)[0]:
+                    kept[extent].append((offset, body))
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
-        if path.name.startswith("extent-"):
-            yield from extent_places(path, data, live[int(path.name[7:], 16)])
+        number = int(path.name[7:], 16) if path.name.startswith("extent-") else None
+        if number in kept:
+            yield from kept_places(path, data, kept[number])
+        elif number is not None and number in live:
+            yield from extent_places(path, data, live[number])
         elif path.name == "journal-spare":
             yield Place("journal: spare file", path, 0, len(data), False)
-        elif path.name.startswith("journal-"):
-            yield from journal_places(path, data, meta)
         elif path.name == "state-lock":
             yield Place("state: lock file", path, 0, len(data), False)
+    yield from journal_places(sorted(folder.glob("journal-0*")), meta)
 
 
 def places(folder):
