@@ -95,6 +95,35 @@ static void values_are_equal_by_kind(void **state)
     assert_null(args_find((struct args){SAMPLE, 4}, "missing"));
 }
 
+/* One argument of each kind, and one that differs from it in its value. */
+static void arguments_differ_by_kind_and_by_value(void **state)
+{
+    (void)state;
+    static const struct arg pairs[][2] = {
+        {{.kind = ARG_VOID}, {.kind = ARG_INT}},
+        {{.kind = ARG_BOOL, .number = 1}, {.kind = ARG_BOOL}},
+        {{.kind = ARG_INT, .number = 1}, {.kind = ARG_INT, .number = 2}},
+        {{.kind = ARG_TIME, .number = 1}, {.kind = ARG_TIME, .number = 2}},
+        {{.kind = ARG_DOUBLE, .number = 1}, {.kind = ARG_DOUBLE, .number = 2}},
+        {{.kind = ARG_TEXT, .text = {(const uint8_t *)"a", 1}},
+         {.kind = ARG_TEXT, .text = {(const uint8_t *)"b", 1}}},
+        {{.kind = ARG_BYTES, .text = {(const uint8_t *)"a", 1}},
+         {.kind = ARG_BYTES, .text = {(const uint8_t *)"ab", 2}}},
+        {{.kind = ARG_OTHER, .wire_type = 'F', .text = {(const uint8_t *)"a", 1}},
+         {.kind = ARG_OTHER, .wire_type = 'A', .text = {(const uint8_t *)"a", 1}}},
+        {{.kind = ARG_OTHER, .wire_type = 'F', .text = {(const uint8_t *)"a", 1}},
+         {.kind = ARG_OTHER, .wire_type = 'F', .text = {(const uint8_t *)"b", 1}}},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        assert_true(args_same((struct args){&pairs[i][0], 1}, (struct args){&pairs[i][0], 1}));
+        assert_false(args_same((struct args){&pairs[i][0], 1}, (struct args){&pairs[i][1], 1}));
+        assert_false(args_same((struct args){pairs[i], 2}, (struct args){&pairs[i][0], 1}));
+    }
+    struct arg named = {.name = slice_of("a"), .kind = ARG_INT}, other = named;
+    other.name = slice_of("b");
+    assert_false(args_same((struct args){&named, 1}, (struct args){&other, 1}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +131,7 @@ int main(void)
         cmocka_unit_test(cut_and_inflated_forms_are_refused),
         cmocka_unit_test(a_copy_stands_alone),
         cmocka_unit_test(values_are_equal_by_kind),
+        cmocka_unit_test(arguments_differ_by_kind_and_by_value),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

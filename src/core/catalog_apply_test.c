@@ -177,6 +177,59 @@ static void memory_may_run_out_at_any_moment(void **state)
     free(story);
 }
 
+struct seen {
+    uint32_t count, most;
+};
+
+static bool see_topic(void *ctx, const struct topic *topic)
+{
+    struct seen *seen = ctx;
+    assert_int_equal(topic->namespace_id, 0);
+    return ++seen->count < seen->most;
+}
+
+static bool see_queue(void *ctx, const struct queue_def *queue)
+{
+    struct seen *seen = ctx;
+    assert_int_equal(queue->namespace_id, 0);
+    return ++seen->count < seen->most;
+}
+
+static void a_walk_sees_each_once_and_stops_when_told(void **state)
+{
+    (void)state;
+    struct story *story = story_create();
+    story->count -= 8; /* before some go again */
+    struct catalog *catalog = told(story);
+    for (uint32_t most = 1; most < 20; most++) {
+        struct seen topics = {.most = most}, queues = {.most = most};
+        catalog_each_topic(catalog, 0, see_topic, &topics);
+        catalog_each_queue(catalog, 0, see_queue, &queues);
+        assert_int_equal(topics.count, most < 3 ? most : 3);
+        assert_int_equal(queues.count, most < 7 ? most : 7);
+    }
+    struct seen none = {.most = 9};
+    catalog_each_topic(catalog, 77, see_topic, &none);
+    catalog_each_queue(catalog, 77, see_queue, &none);
+    assert_int_equal(none.count, 0);
+    catalog_destroy(catalog);
+    free(story);
+}
+
+static void types_of_exchanges_have_names(void **state)
+{
+    (void)state;
+    static const enum exchange_type types[] = {EXCHANGE_DIRECT, EXCHANGE_FANOUT, EXCHANGE_TOPIC,
+                                               EXCHANGE_HEADERS};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        enum exchange_type type;
+        assert_true(exchange_type_parse(slice_of(exchange_type_name(types[i])), &type));
+        assert_int_equal(type, types[i]);
+    }
+    enum exchange_type type;
+    assert_false(exchange_type_parse(slice_of("x-delayed-message"), &type));
+}
+
 struct gathered {
     struct catalog *into;
     enum err err;
@@ -253,6 +306,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_may_run_out_at_any_moment),
+        cmocka_unit_test(a_walk_sees_each_once_and_stops_when_told),
+        cmocka_unit_test(types_of_exchanges_have_names),
         cmocka_unit_test(a_copy_is_made_or_refused),
         cmocka_unit_test(a_message_is_routed_or_memory_is_said_to_be_short),
     };

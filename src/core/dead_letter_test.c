@@ -295,6 +295,32 @@ static void letters_without_a_place_to_go_are_dropped(void **state)
     end(rig);
 }
 
+static void what_a_full_queue_refuses_is_dead_lettered_when_that_is_asked(void **state)
+{
+    (void)state;
+    for (uint32_t cells = 1; cells <= 2; cells++) {
+        struct rig *rig = begin(cells);
+        uint64_t dlq = rig_plain_queue(rig, "dlq");
+        uint64_t q = rig_queue(rig, "q",
+                               rig_args(rig_int("x-max-length", 2),
+                                        rig_text("x-overflow", "reject-publish-dlx"),
+                                        rig_text("x-dead-letter-exchange", ""),
+                                        rig_text("x-dead-letter-routing-key", "dlq")));
+        uint64_t seqs[5];
+        static const char *const texts[] = {"0", "1", "2", "3", "4"};
+        for (int i = 0; i < 5; i++)
+            seqs[i] = rig_publish_to(rig, &q, 1, (struct rig_message){.text = texts[i], .conn = 3});
+        rig_run(rig, 100);
+        for (int i = 0; i < 5; i++)
+            assert_int_equal(rig_confirmed(rig, 3, seqs[i]), i < 2 ? ERR_NONE : ERR_REJECTED);
+        assert_int_equal(rig_ready(rig, q, NULL), 2);
+        for (int i = 2; i < 5; i++)
+            rig_get(rig, dlq, 5, true, texts[i]);
+        rig_get(rig, dlq, 5, true, NULL);
+        end(rig);
+    }
+}
+
 static void a_queue_may_be_its_own_dead_letter_queue(void **state)
 {
     (void)state;
@@ -377,6 +403,7 @@ int main(void)
         cmocka_unit_test(transient_letters_leave_a_durable_queue),
         cmocka_unit_test(a_message_that_came_back_too_often_dies),
         cmocka_unit_test(letters_without_a_place_to_go_are_dropped),
+        cmocka_unit_test(what_a_full_queue_refuses_is_dead_lettered_when_that_is_asked),
         cmocka_unit_test(a_queue_may_be_its_own_dead_letter_queue),
         cmocka_unit_test(a_full_disk_delays_letters_and_loses_none),
     };

@@ -221,6 +221,23 @@ static void groups_are_deleted_when_empty(void **state)
     rig_destroy(rig);
 }
 
+static void who_has_no_offsets_forgets_none(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_create();
+    struct group_request forget = commit_request();
+    forget.op = GROUP_FORGET;
+    rig_ask(rig, forget, ERR_GROUP_NOT_FOUND);
+    rig_ask(rig, commit_request(), ERR_NONE);
+    struct group_request join = rig_join(rig, "");
+    join.protocol_type = slice_of("connect"); /* its members subscribe to nothing one could see */
+    rig_send(rig, join);
+    rig_wait(rig, 400);
+    rig_ask(rig, forget, ERR_GROUP_NOT_EMPTY);
+    assert_int_equal(committed(rig, "t", 3), 30);
+    rig_destroy(rig);
+}
+
 static void offsets_of_topics_that_nobody_consumes_may_go(void **state)
 {
     (void)state;
@@ -252,6 +269,7 @@ int main(void)
         cmocka_unit_test(damaged_records_are_corrupt),
         cmocka_unit_test(large_commits_are_several_records),
         cmocka_unit_test(groups_are_deleted_when_empty),
+        cmocka_unit_test(who_has_no_offsets_forgets_none),
         cmocka_unit_test(offsets_of_topics_that_nobody_consumes_may_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
