@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Runs the fuzzers of tests/fuzz: tools/fuzz.py [--seconds N] [--keep] [NAME...]
+"""Runs the fuzzers of tests/fuzz: tools/fuzz.py [--seconds N] [--keep] [--json FILE] [NAME...]
 
 Each fuzzer starts from its kept corpus (tests/fuzz/corpus/NAME) and what earlier runs found
 (build-fuzz/corpus/NAME), several at once. What breaks one is left in build-fuzz/found/NAME-* with
 the command that shows it again. --keep adds to the kept corpus what reaches code that it did not.
-Every fuzzer counts as one test."""
+Every fuzzer counts as one test. Of each it says how many inputs it ran and how much they reached:
+edges of the control flow, out of those that stand in the program, which are also those of its equipment
+and of code that its inputs cannot lead to. --json writes the same for programs."""
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -39,11 +42,17 @@ def run(program, *arguments):
     return done.returncode, done.stdout.decode(errors="replace")
 
 
+def last(pattern, text):
+    """The last number that the pattern finds."""
+    found = re.findall(pattern, text)
+    return int(found[-1]) if found else 0
+
+
 def fuzz(name, seconds):
-    """(held, what to say) of one fuzzer."""
+    """(held, what to say, figures) of one fuzzer."""
     program = BUILD / f"tests/fuzz_{name}"
     if not program.exists():
-        return False, f"{name}: was not built"
+        return False, f"{name}: was not built", {}
     found, corpus = BUILD / "found", BUILD / "corpus" / name
     found.mkdir(parents=True, exist_ok=True)
     corpus.mkdir(parents=True, exist_ok=True)
@@ -54,13 +63,15 @@ def fuzz(name, seconds):
                        "-verbosity=1", *dictionary(name), corpus, *seeds)
     if code:
         shown = "\n".join(output.splitlines()[-60:])
-        return False, f"{shown}\n{name}: failed; again with {program.relative_to(ROOT)} FILE"
-    runs = next((line.split()[-1] for line in output.splitlines()
-                 if line.startswith("stat::number_of_executed_units")), "0")
-    if runs == "0":
-        return False, f"{output}\n{name}: did not run"
-    edges = re.findall(r"\bcov: (\d+)", output)
-    return True, f"{name}: {runs} inputs, {edges[-1] if edges else 0} edges"
+        return False, f"{shown}\n{name}: failed; again with {program.relative_to(ROOT)} FILE", {}
+    figures = {"executions": last(r"stat::number_of_executed_units: *(\d+)", output),
+               "seconds": seconds, "edges": last(r"\bcov: (\d+)", output),
+               "edges_of": last(r"\((\d+) inline 8-bit counters\)", output),
+               "corpus": last(r"\bcorp: (\d+)", output)}
+    if figures["executions"] == 0:
+        return False, f"{output}\n{name}: did not run", {}
+    return True, ("{name}: {executions} inputs, {edges} edges of {edges_of}, {corpus} inputs kept"
+                  .format(name=name, **figures)), figures
 
 
 def keep(name):
@@ -78,6 +89,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="fuzzers; all when none is named")
     parser.add_argument("--seconds", type=int, default=20, help="for each fuzzer")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at once")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--keep", action="store_true", help="extend the kept corpus afterwards")
     args = parser.parse_args()
 
@@ -85,13 +97,17 @@ def main():
     if code:
         return code
     names = args.names or sorted(path.stem for path in (ROOT / "tests/fuzz").glob("*.c"))
-    failed = 0
+    failed, everything = 0, {}
     with ThreadPoolExecutor(args.jobs) as pool:
-        for held, text in pool.map(lambda name: fuzz(name, args.seconds), names):
+        runs = pool.map(lambda name: fuzz(name, args.seconds), names)
+        for name, (held, text, figures) in zip(names, runs):
             print(text, flush=True)
             failed += not held
+            everything[name] = figures | {"held": held}
         if args.keep:
             list(pool.map(keep, names))
+    if args.json:
+        args.json.write_text(json.dumps(everything, indent=1))
     print(f"{len(names) - failed} passed, {failed} failed")
     return 1 if failed or not names else 0
 
