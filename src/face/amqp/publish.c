@@ -72,13 +72,13 @@ static bool same(const uint8_t *kept, uint8_t kept_len, struct slice name)
     return name.len == kept_len && memcmp(kept, name.data, kept_len) == 0;
 }
 
-/* NULL: no such queue (or no memory). */
+/* NULL: no such queue. Without memory for the cache it is looked up each time. */
 static const struct queue_def *queue_of_key(struct channel *channel, struct slice key)
 {
     struct amqp *self = channel->amqp;
     struct route_cache *cache = route_cache(channel);
     if (!cache)
-        return NULL;
+        return catalog_queue(conn_catalog(self->conn), self->namespace_id, key);
     if (!cache->has_queue || !same(cache->key, cache->key_len, key)) {
         cache->has_queue = true;
         cache->key_len = (uint8_t)key.len;
@@ -94,7 +94,7 @@ static const struct exchange *exchange_of_name(struct channel *channel, struct s
     struct amqp *self = channel->amqp;
     struct route_cache *cache = route_cache(channel);
     if (!cache)
-        return NULL;
+        return catalog_exchange(conn_catalog(self->conn), self->namespace_id, name);
     if (!cache->has_exchange || !same(cache->name, cache->name_len, name)) {
         cache->has_exchange = true;
         cache->name_len = (uint8_t)name.len;
