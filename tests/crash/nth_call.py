@@ -12,6 +12,7 @@ The fixed workload of workload.py runs against the real binary; in the n-th run 
   read eio, read short   a read from journal, extent or state store, at start-up too
   memory         malloc and its kin and mmap: each place of the program that asks, the first time and
                  in the middle and at the end
+  memory outage  a hundred requests in a row, from anywhere
 
 Whatever fails, the broker goes on, or refuses in the words of the protocol, or ends in order: exit code 0
 or 1 and a line that says why. It never ends by a signal, never falls silent. Then, with the disk
@@ -40,7 +41,9 @@ DISK = {"change eio": None, "change enospc": None, "change short": ("write", "pw
                                                                     "writev"),
         "change eintr": ("write", "pwrite", "pwritev", "writev", "fdatasync"),
         "read eio": None, "read short": None}
+KINDS = [*DISK, "memory", "memory outage"]
 SHARDS = {"first": 2, "second": 1}
+OUTAGE, OUTAGES = 100, 400  # requests in a row; from so many places of a stage
 ANSWER_S = 6.0
 END_S = 20.0
 # A line that says why: an error in the log, or what is printed before there is one.
@@ -58,9 +61,10 @@ class Job:
         return f"{self.kind} {self.stage} {self.at}" + (f" of {self.site}" if self.site else "")
 
     def broker(self, place):
-        if self.kind == "memory":
-            return Mortal(place, SHARDS[self.stage], shim="nomem.so",
-                          env={"NOMEM_AT": str(self.at), "NOMEM_SITE": self.site})
+        if self.kind.startswith("memory"):
+            env = {"NOMEM_AT": str(self.at)}
+            env |= {"NOMEM_SITE": self.site} if self.site else {"NOMEM_COUNT": str(OUTAGE)}
+            return Mortal(place, SHARDS[self.stage], shim="nomem.so", env=env)
         which, error = self.kind.split()
         return Mortal.cut(place, SHARDS[self.stage], kind="drop",
                           fail=f"{which}:{self.at}:1:{error}")
@@ -120,7 +124,7 @@ def job_run(job, place):
         code = broker.code
         broker.end_wait(END_S if code is None else 0)
         code = broker.code
-        if code is None and job.kind != "memory":
+        if code is None and not job.kind.startswith("memory"):
             broker.switch_off()
     broker.code = code
     said = place.said()
@@ -189,6 +193,9 @@ def memory_jobs(folder, stages, place, rng, every):
                 for at in sorted({1, (count + 1) // 2, count})]
         offset = rng.randrange(every)
         jobs += [Job(folder, "memory", stage, start, at, site) for site, at in some[offset::every]]
+        total = sum(counts.values())
+        jobs += [Job(folder, "memory outage", stage, start, rng.randrange(1, total + 1))
+                 for _ in range(OUTAGES // every)]
     return jobs
 
 
@@ -198,7 +205,7 @@ def memory_jobs(folder, stages, place, rng, every):
 def report(results, seconds):
     print(f"{len(results)} failures, {seconds:.0f} s")
     outcomes = sorted({r["outcome"] for r in results})
-    for kind in [*DISK, "memory"]:
+    for kind in KINDS:
         ours = [r for r in results if r["kind"] == kind]
         counts = collections.Counter(r["outcome"] for r in ours)
         missed = sum(r["hit"] is None for r in ours)
@@ -227,7 +234,7 @@ def main():
     parser.add_argument("--every", type=int, default=1, help="only each K-th")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=[*DISK, "memory"], help="one kind")
+    parser.add_argument("--only", choices=KINDS, help="one kind")
     parser.add_argument("--stage", choices=SHARDS, help="with --only and --at: one failure")
     parser.add_argument("--at", type=int)
     parser.add_argument("--site", help="of memory: the place")

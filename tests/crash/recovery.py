@@ -26,7 +26,7 @@ class Findings:
 
 
 class Recovery:
-    def __init__(self, addrs, ledger, findings, answer_s=8.0):
+    def __init__(self, addrs, ledger, findings, answer_s=30.0):
         self.addrs, self.ledger, self.findings, self.answer_s = addrs, ledger, findings, answer_s
         self.counts = {"there": 0, "unknown there": 0, "moved twice": 0}
         self.channel = 0
