@@ -9,11 +9,13 @@
 #include "server/data.h"
 #include "store/verify.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static const struct {
     uint8_t kind;
@@ -119,7 +121,7 @@ static bool options_read(int argc, char **argv, struct options *out)
 static const uint8_t nothing[8] = {RECORD_NOTHING};
 
 static enum err cells_repair(const struct options *options, uint32_t cells, const char *aside,
-                             struct losses *losses)
+                             bool dry, struct losses *losses)
 {
     struct disk_real *disk;
     enum err err = disk_real_create(NULL, NULL, &disk);
@@ -138,7 +140,7 @@ static enum err cells_repair(const struct options *options, uint32_t cells, cons
             .path = path,
             .aside = cell_aside,
             .cell = cell,
-            .dry = !options->repair,
+            .dry = dry,
             .nothing = {.data = nothing, .len = sizeof nothing},
             .events = &losses_events,
             .ctx = losses,
@@ -151,44 +153,55 @@ static enum err cells_repair(const struct options *options, uint32_t cells, cons
     return err;
 }
 
-/* The same words again, to be kept beside the originals. */
-static void report_keep(const struct losses *losses, const char *aside)
+/* The same words again, to be there beside the originals before anything is changed. */
+static enum err report_keep(const struct losses *losses, const char *aside)
 {
     char path[4300];
-    struct stat status;
     snprintf(path, sizeof path, "%s/lost.txt", aside);
-    FILE *file = stat(aside, &status) == 0 ? fopen(path, "w") : NULL;
+    if (mkdir(aside, 0750) != 0 && errno != EEXIST)
+        return ERR_IO;
+    FILE *file = fopen(path, "w");
     if (file == NULL)
-        return;
-    for (uint32_t i = 0; i < losses->steps.count; i++)
-        fprintf(file, "%s\n", losses->steps.data[i]);
+        return ERR_IO;
     losses_print(losses, file);
+    bool kept = fflush(file) == 0 && fsync(fileno(file)) == 0;
     fclose(file);
+    return kept ? ERR_NONE : ERR_IO;
 }
 
-/* Says what is lost; with --repair, takes it out. */
-static enum err losses_tell(const struct options *options, uint32_t cells)
+static void aside_name(const struct options *options, char *out, size_t room)
 {
-    char aside[4200], now[32];
-    struct losses losses;
-    time_t seconds;
-    struct tm parts;
     struct timespec clock;
+    struct tm parts;
+    char now[32];
     clock_gettime(CLOCK_REALTIME, &clock);
-    seconds = clock.tv_sec;
-    strftime(now, sizeof now, "%Y%m%dT%H%M%SZ", gmtime_r(&seconds, &parts));
-    snprintf(aside, sizeof aside, "%s/damaged-%s", options->data, now);
+    strftime(now, sizeof now, "%Y%m%dT%H%M%SZ", gmtime_r(&clock.tv_sec, &parts));
+    snprintf(out, room, "%s/damaged-%s", options->data, now);
+}
+
+/* Says what is lost; then, with --repair, takes it out. */
+static enum err damage_handle(const struct options *options, uint32_t cells)
+{
+    char aside[4200];
+    struct losses losses, done;
+    aside_name(options, aside, sizeof aside);
     if (!losses_init(&losses))
         return ERR_NO_MEMORY;
-    enum err err = cells_repair(options, cells, aside, &losses);
-    for (uint32_t i = 0; options->repair && i < losses.steps.count; i++)
-        printf("repair: %s\n", losses.steps.data[i]);
+    enum err err = cells_repair(options, cells, aside, true, &losses);
     losses_print(&losses, stdout);
-    if (options->repair) {
-        report_keep(&losses, aside);
-        printf("originals of what was changed: %s\n", aside);
-    }
+    fflush(stdout);
+    if (err == ERR_NONE && options->repair)
+        err = report_keep(&losses, aside);
     losses_done(&losses);
+    if (err != ERR_NONE || !options->repair)
+        return err;
+    if (!losses_init(&done))
+        return ERR_NO_MEMORY;
+    err = cells_repair(options, cells, aside, false, &done);
+    for (uint32_t i = 0; i < done.steps.count; i++)
+        printf("repair: %s\n", done.steps.data[i]);
+    printf("originals of what was changed, and what is lost: %s\n", aside);
+    losses_done(&done);
     return err;
 }
 
@@ -198,7 +211,7 @@ static int folder_check(const struct options *options, struct data_folder *folde
     struct verify_report report = {.damage = damage_print, .doubt = doubt_print};
     enum err err = cells_verify(options->data, folder->cells, &used, &report);
     if (err == ERR_NONE && report.damaged > 0) {
-        err = losses_tell(options, folder->cells);
+        err = damage_handle(options, folder->cells);
         if (err == ERR_NONE && options->repair) {
             used = 0;
             report = (struct verify_report){.damage = damage_print, .doubt = doubt_print};

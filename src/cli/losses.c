@@ -319,11 +319,6 @@ void losses_done(struct losses *losses)
     catalog_destroy(losses->catalog);
 }
 
-bool losses_none(const struct losses *losses)
-{
-    return losses->steps.count == 0;
-}
-
 static void name_put(const struct losses *losses, uint64_t id, char *out, size_t room)
 {
     uint32_t index = 0;

@@ -35,8 +35,6 @@ extern const struct repair_events losses_events; /* their ctx is the struct loss
 /* false: no memory. */
 bool losses_init(struct losses *losses);
 void losses_done(struct losses *losses);
-/* Nothing was found that is lost or to be done. */
-bool losses_none(const struct losses *losses);
 /* Writes a line for each thing lost; to several files if need be. */
 void losses_print(const struct losses *losses, FILE *to);
 

@@ -198,7 +198,8 @@ static void row_lost(void *ctx, uint64_t offset, struct slice key)
 
 static enum err fresh_remove(struct repair *repair)
 {
-    static const char *const names[] = {"state-repair", "state-repair-lock"};
+    static const char *const names[] = {"state-repair", "state-repair-lock", "state-repair-new",
+                                        "state-repair-new-lock"};
     char path[REPAIR_PATH_BYTES];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         repair_path(repair, names[i], path);

@@ -45,6 +45,7 @@ TOPICS = {"events": 2, "audit": 1, "bulk": 1}  # batches of bulk stay in the jou
 GROUP = "readers"
 SILENCE_S = 3.0
 PROBLEMS_SHOWN = 40
+INTERRUPTED = 0.4  # of the repairs are killed once and begun again
 OFFSET_COMMIT, OFFSET_FETCH = 8, 9
 
 
@@ -294,6 +295,7 @@ class Flip:
         self.detected = self.named = self.refused = self.noted = False
         self.wrong = self.lost = self.lost_named = self.again = 0
         self.problems = []
+        self.kill_s = 0  # so long after its begin a first repair is killed
 
     def __str__(self):
         return f"{self.place.kind}: {self.place.path.name} byte {self.offset} bit {self.bit}"
@@ -319,6 +321,8 @@ def flips_choose(found, count, every, rng):
                 before += place.end - place.start
                 place = next(places_left)
             flips.append(Flip(place, place.start + pick - before, rng.randrange(8)))
+            if rng.random() < INTERRUPTED:
+                flips[-1].kill_s = rng.uniform(0.002, 0.04)
         chosen[kind] = flips
     return chosen
 
@@ -365,12 +369,22 @@ def serving_judge(flip, code, said, reading):
         flip.problems.append(f"missing without a word: {lost}")
 
 
+def repair_interrupted(data, after_s):
+    """A repair that is killed. What it said is lost; nothing is changed before that is said."""
+    run = subprocess.Popen([str(weir_binary()), "check", "--data", str(data), "--repair"],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    time.sleep(after_s)
+    run.kill()
+    return lost_named(run.communicate()[0].decode(errors="replace"))
+
+
 def repair_judge(flip, data, content):
+    before = repair_interrupted(data, flip.kill_s) if flip.kill_s else collections.Counter()
     code, said = check(data, "--repair")
     if code != 0:
         flip.problems.append(f"repair ended with {code}: {said[-600:]}")
         return
-    named = lost_named(said)
+    named = lost_named(said) | before
     code, text = check(data)
     if code != 0:
         flip.problems.append(f"weir check is not content with the repaired folder: {text[-600:]}")
