@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
-"""Many of everything: connections, short-lived connections, queues, topics; and what is left of them."""
+"""Many of everything: connections, short-lived connections, queues, topics, messages; and what is left
+of them.
+
+    python3 tests/script/many_test.py [--long] [CLASS[.TEST]]
+
+--long takes half an hour: a million connections, a million queues, 100 million messages."""
 
 import os
 import resource
 import select
 import socket
 import struct
+import sys
 import time
 import unittest
 
@@ -17,12 +23,19 @@ from kit import (SANITIZED, WeirServer, sockets, files_allow, in_parallel, main,
                  wait_until)
 from witness import Witness
 
+LONG = "--long" in sys.argv or os.environ.get("WEIR_LONG") == "1"
+if LONG:
+    os.environ["WEIR_LONG"] = "1"  # for the processes that run the classes
+    sys.argv = [word for word in sys.argv if word != "--long"]
 PARTS = 10 if SANITIZED else 1
 CONNECTIONS = 5000 // PARTS
-CHURN = 20000 // PARTS
+CHURN = (1000000 if LONG else 20000) // PARTS
+MESSAGES = (100000000 if LONG else 1000000) // PARTS
+WAIT_S = 4 * 3600 if LONG else 60
 QUEUES = 10000 // PARTS
 TOPICS = 1000 // PARTS
 SETTLED = 8  # rounds until malloc hardly asks for more
+QUEUE_ROUNDS = 50 if LONG else 2 * SETTLED
 # Connections that come from several addresses do not run out of ports.
 SOURCES = [f"127.0.0.{n}" for n in range(2, 10)]
 
@@ -71,8 +84,11 @@ class Server(unittest.TestCase):
         self.amqp, self.kafka = self.server.addr("amqp"), self.server.addr("kafka")
         with Witness(self.server):  # what is allocated once is allocated
             time.sleep(0.1)
-        self.sockets = sockets(self.server)
+        self.sockets, self.files = sockets(self.server), self.open_files()
         self.before_mib = rss_mib(self.server)
+
+    def open_files(self):
+        return len(os.listdir(f"/proc/{self.server.pid}/fd"))
 
     def wait_for_sockets(self):
         wait_until(lambda: sockets(self.server) <= self.sockets, 10,
@@ -160,10 +176,11 @@ class Churn(Server):
 
         began = time.monotonic()
         with Witness(self.server) as witness:
-            in_parallel([lambda n=n: churn(n) for n in range(4)], 60)
+            in_parallel([lambda n=n: churn(n) for n in range(4)], WAIT_S)
         took = time.monotonic() - began
-        witness.check()
+        witness.check(worst_ms=10000 if LONG else 2000)
         self.wait_for_sockets()
+        self.assertLess(self.open_files(), self.files + 50)
         left = rss_mib(self.server)
         say(f"{CHURN} connections in {took:.1f} s; {self.before_mib:.1f} MiB before, {left:.1f} "
             "after")
@@ -188,6 +205,57 @@ class Churn(Server):
                     reset(connection)
                     waiting.remove(connection)
             say(f"room for 20: 60 were served in {rounds} rounds")
+
+
+class Messages(Server):
+    args = ("--memory-limit-mib", 64)
+
+    def test_messages_come_and_go(self):
+        """One publishes as fast as it goes and one takes: what is left is what was there before."""
+        burst_count, taken, began = 1000, 0, time.monotonic()
+        consumer = Amqp.login(self.amqp, channel=1, timeout_s=60)
+        consumer.queue_declare(1, "flow", exclusive=True)
+        body = b"m" * 100
+        burst = amqp.publish(1, "", "flow", body, delivery_mode=1) * burst_count
+        size = None
+        middle = []
+
+        def publish():
+            with Amqp.login(self.amqp, channel=1, timeout_s=600) as client:
+                for _ in range(MESSAGES // burst_count):
+                    client.send(burst)
+                client.queue_declare(1, "flow.end", exclusive=True)
+
+        def take():
+            nonlocal taken, size
+            consumer.consume(1, "flow", no_ack=True, tag="c")
+            assert consumer.expect_delivery()[2] == body
+            # From here on frames of one length, so bytes tell messages.
+            size = (len(amqp.method(1, amqp.DELIVER, amqp.short("c") + struct.pack(">QB", 1, 0) +
+                                    amqp.short("") + amqp.short("flow"))) +
+                    len(amqp.frame(amqp.HEADER, 1, struct.pack(">HHQH", 60, 0, 1, 1 << 12) + b"\1")) +
+                    len(amqp.frame(amqp.BODY, 1, body)))
+            left = (MESSAGES - 1) * size
+            while left > 0:
+                piece = len(consumer.receive_bytes(min(left, 1 << 20)))
+                left -= piece
+                if len(middle) < 2 and left < (MESSAGES - 1) * size * (2 - len(middle)) // 3:
+                    middle.append(rss_mib(self.server))
+            taken = MESSAGES
+
+        in_parallel([publish, take], WAIT_S)
+        took = time.monotonic() - began
+        self.assertEqual(consumer.queue_depth(1, "flow"), 0)
+        consumer.leave()
+        self.wait_for_sockets()
+        left = rss_mib(self.server)
+        say(f"{taken} messages in {took:.1f} s; {self.before_mib:.1f} MiB before, "
+            f"{middle[0]:.1f} and {middle[1]:.1f} on the way, {left:.1f} after; {self.files} open "
+            f"files before, {self.open_files()} after")
+        self.assertLess(self.open_files(), self.files + 50)
+        if not SANITIZED:
+            self.assertLess(left, self.before_mib + 96)
+            self.assertLess(left, middle[0] + 32)
 
 
 class Objects(Server):
@@ -215,7 +283,7 @@ class Objects(Server):
     def test_10000_queues_come_and_go(self):
         client = Amqp.login(self.amqp, channel=1, timeout_s=60)
         after = []
-        for round_ in range(2 * SETTLED):
+        for round_ in range(QUEUE_ROUNDS):
             for durable in (False, True):
                 before, began = rss_mib(self.server), time.monotonic()
                 self.declare(client, durable, 0, QUEUES)
@@ -229,7 +297,9 @@ class Objects(Server):
                 self.delete(client, 0, QUEUES)
             after.append(rss_mib(self.server))
         say(f"{self.before_mib:.1f} MiB before, after each round "
-            + ", ".join(f"{mib:.1f}" for mib in after))
+            + ", ".join(f"{mib:.1f}" for mib in after) +
+            f"; {self.files} open files before, {self.open_files()} after")
+        self.assertLess(self.open_files(), self.files + 50)
         if not SANITIZED:
             # What malloc keeps of the peaks is there after some rounds, give or take a step of some
             # MiB; what objects left would come in each round.
