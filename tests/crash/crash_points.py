@@ -65,7 +65,7 @@ def life(place, stage, start, **settings):
             broker.terminate()
         except BROKEN:
             work.close()
-            broker.end_wait(10)
+            broker.end_wait()
     return ledger, broker
 
 

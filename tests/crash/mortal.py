@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests/harness"))
 
 from weir_server import weir_binary  # noqa: E402
 
-READY_S, END_S = 15.0, 15.0
+READY_S, END_S = 40.0, 40.0
 CELLS = 2
 UNSYNCED = re.compile(r"^powercut: unsynced (writes|names) (.*)$", re.M)
 AT = re.compile(r"^powercut: at (\w+ \d+ \S+ \S+)$", re.M)

@@ -44,8 +44,8 @@ DISK = {"change eio": None, "change enospc": None, "change short": ("write", "pw
 KINDS = [*DISK, "memory", "memory outage"]
 SHARDS = {"first": 2, "second": 1}
 OUTAGE, OUTAGES = 100, 400  # requests in a row; from so many places of a stage
-ANSWER_S = 6.0
-END_S = 20.0
+ANSWER_S = 20.0
+END_S = 40.0
 # A line that says why: an error in the log, or what is printed before there is one.
 REASON = re.compile(r"level=(error|warn)|^weir: ", re.M)
 

@@ -8,7 +8,7 @@ deviation is a line in `findings`; `counts` adds up what may differ without bein
 
 import struct
 
-from workload import OFFSET_FETCH, SENT, SURE, amqp, kafka
+from workload import ANSWER_S, OFFSET_FETCH, SENT, SURE, amqp, kafka
 
 OUT_OF_RANGE, UNKNOWN_TOPIC = 1, 3
 NOBODY = -1
@@ -26,7 +26,7 @@ class Findings:
 
 
 class Recovery:
-    def __init__(self, addrs, ledger, findings, answer_s=30.0):
+    def __init__(self, addrs, ledger, findings, answer_s=ANSWER_S):
         self.addrs, self.ledger, self.findings, self.answer_s = addrs, ledger, findings, answer_s
         self.counts = {"there": 0, "unknown there": 0, "moved twice": 0}
         self.channel = 0

@@ -29,7 +29,7 @@ TX_SELECT, TX_SELECT_OK, TX_COMMIT, TX_COMMIT_OK = (90, 10), (90, 11), (90, 20),
 OFFSET_COMMIT, OFFSET_FETCH, DELETE_RECORDS, INIT_PRODUCER_ID = 8, 9, 21, 22
 BULK_COUNT, BULK_BYTES = 44, 26000
 LARGE_BYTES = 9000  # so that a batch stays where it was written
-ANSWER_S = 8.0
+ANSWER_S = 30.0  # the disk of a busy machine may stand still for long
 NOW_MS = int(time.time() * 1000)
 
 # Computed byte by byte, and the same batches come again with every run.
