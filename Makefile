@@ -32,9 +32,9 @@ fuzz: ## Fuzz every input for a while: make fuzz ARGS="--seconds 600"
 	@tools/setup build fuzz
 	@tools/fuzz.py --seconds 300 $(ARGS)
 
-sim: ## Simulate from seeds: make sim ARGS="--seeds 1000000" or ARGS="--from 42 --seeds 1"
+sim: ## Simulate from seeds: make sim SEEDS=10000000, or ARGS="--from 42 --seeds 1 --verbose"
 	@tools/setup build test
-	@tests/sim/run $(ARGS)
+	@tests/sim/run $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 mutants: ## Break the code on purpose: every mutant must be noticed by the tests
 	@tools/setup build test

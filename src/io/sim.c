@@ -99,6 +99,11 @@ bool sim_step(struct sim *sim)
     return true;
 }
 
+int64_t sim_next_us(const struct sim *sim)
+{
+    return sim->events_count > 0 ? sim->events[0].at_us : INT64_MAX;
+}
+
 void sim_run_until(struct sim *sim, int64_t now_us)
 {
     while (sim->events_count > 0 && sim->events[0].at_us <= now_us)

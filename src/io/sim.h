@@ -48,6 +48,9 @@ void sim_destroy(struct sim *sim);
 /* Runs the next event; false when nothing is left to happen. */
 bool sim_step(struct sim *sim);
 
+/* When the next event happens; INT64_MAX when nothing is left to happen. */
+int64_t sim_next_us(const struct sim *sim);
+
 /* Runs events up to and including that time, and moves the clock there. */
 void sim_run_until(struct sim *sim, int64_t now_us);
 

@@ -49,7 +49,9 @@ static void events_happen_in_the_order_of_their_times(void **state)
     sim_after(sim, 100, note_run, &a);
     sim_after(sim, 900, note_run, &d);
     sim_after(sim, 100, note_run, &b);
+    assert_int_equal(sim_next_us(sim), 100);
     sim_run_until(sim, 500);
+    assert_int_equal(sim_next_us(sim), 900);
     assert_string_equal(text, "abc");
     assert_int_equal(sim_now_us(sim), 500);
     run_all(sim);

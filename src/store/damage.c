@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SEARCH_BYTES (1024u * 1024)
 
@@ -53,7 +54,9 @@ static enum err search(struct disk_file *file, uint64_t start, uint64_t end, uin
             break;
         for (; err == ERR_NONE && at + FRAME_HEADER_BYTES <= got; at += FRAME_ALIGN) {
             bool proves = false;
-            if (!frame_begins(window + at))
+            uint64_t word;
+            memcpy(&word, window + at, sizeof word);
+            if (word == 0 || !frame_begins(window + at)) /* most of it is zeroes */
                 continue;
             err = frame_proves(file, start, end, from + at, window + at, wanted, &proves);
             if (proves) {

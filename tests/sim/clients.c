@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PREPARE_MS = 2000, DRAIN_MS = 60000, QUIET_MS = 40 };
+enum { PREPARE_MS = 2000, DRAIN_MS = 60000, QUIET_MS = 120, IDLE_MS = 2000 };
 
 struct clients *clients_create(void)
 {
@@ -223,6 +223,23 @@ static void fetch_offsets(struct clients *clients)
     world_run(world, QUIET_MS);
 }
 
+/* Something may still be under way, but not for long. */
+static void check_idle(struct world *world)
+{
+    world->doubtful = true;
+    for (int ms = 0; ms < IDLE_MS; ms += 20) {
+        world->doubts = 0;
+        inspect_owners(world);
+        inspect_idle(world);
+        if (world->doubts == 0)
+            break;
+        world_run(world, 20);
+    }
+    world->doubtful = false;
+    inspect_owners(world);
+    inspect_idle(world);
+}
+
 void clients_drain(struct clients *clients)
 {
     struct world *world = clients->world;
@@ -240,8 +257,6 @@ void clients_drain(struct clients *clients)
     if (world->wrong == NULL)
         fetch_offsets(clients);
     hang_up_all(clients);
-    if (world->wrong == NULL) {
-        inspect_owners(world);
-        inspect_idle(world);
-    }
+    if (world->wrong == NULL)
+        check_idle(world);
 }

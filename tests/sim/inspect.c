@@ -216,9 +216,12 @@ static void check_idle_cell(struct world *world, const struct cell *cell)
     at = 0;
     for (struct map_slot *slot; (slot = map_next(&cell->partitions, &at)) != NULL;) {
         const struct partition *partition = slot->value;
-        if (!list_empty(&partition->readers) || partition->uncommitted_count > 0)
-            world_wrong(world, "partition %llu has readers or waits for a commit",
+        if (!list_empty(&partition->readers))
+            world_wrong(world, "partition %llu has readers, and nobody is there",
                         (unsigned long long)partition->stream.id);
+        if (partition->uncommitted_count > 0)
+            world_wrong(world, "partition %llu waits for %u commits",
+                        (unsigned long long)partition->stream.id, partition->uncommitted_count);
     }
     if (cell->conns.count > 0 || cell->pending_count > 0 || cell->moves.count > 0 ||
         cell->deletions.count > 0 || !list_empty(&cell->readings) || !list_empty(&cell->parked))
@@ -226,10 +229,29 @@ static void check_idle_cell(struct world *world, const struct cell *cell)
                     cell->config.number, cell->conns.count, cell->pending_count, cell->moves.count);
 }
 
-/* Blocks that are kept to be used again are memory, too. */
+/* Was the buf of this cached block met before on the list? Neighbours share what one read brought.
+ */
+static bool is_met(const struct extents *extents, const struct stream_block *block)
+{
+    const struct list *node = extents->cached.next;
+    for (; node != &block->cached; node = node->next) {
+        if (list_entry(node, struct stream_block, cached)->buf == block->buf)
+            return true;
+    }
+    return false;
+}
+
+/* Blocks that are kept to be used again are memory, too, and what one read brought is so as a whole
+ * while any block of it is kept. */
 static uint64_t memory_of(const struct store *store)
 {
-    uint64_t sum = store->memory;
+    const struct extents *extents = &store->extents;
+    uint64_t sum = store->memory - extents->cached_bytes;
+    for (const struct list *node = extents->cached.next; node != &extents->cached;
+         node = node->next) {
+        const struct stream_block *block = list_entry(node, struct stream_block, cached);
+        sum += is_met(extents, block) ? 0 : block->buf->capacity;
+    }
     for (uint32_t i = 0; i < store->pooled; i++)
         sum += store->pool[i]->capacity;
     return sum;

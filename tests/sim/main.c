@@ -6,6 +6,7 @@
  * that the simulation is for must have happened at least once. Ends with "N passed, N failed". */
 #include "seed.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,10 @@ static void report(const struct options *options, uint64_t seed, const char *wro
 
 static void work(const struct options *options, uint32_t number, struct job *job)
 {
+    /* Memory that one seed gives back is for the next, not for the system. */
+    mallopt(M_MMAP_THRESHOLD, 256 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 16 << 20);
     struct seed_rig rig = {.model = model_create(), .clients = clients_create()};
     for (uint64_t i = number; i < options->seeds; i += options->jobs) {
         char wrong[512];

@@ -132,9 +132,11 @@ struct copy *model_delivered(struct model *model, uint32_t queue, const struct d
         !world->faults.memory)
         world_wrong(world, "message %u was delivered before with count %u, now with %u", n,
                     copy->count, delivery->count);
-    copy->life = world->life;
-    copy->offset = delivery->offset;
-    copy->count = delivery->count;
+    if (copy->queue == queue) {
+        copy->life = world->life;
+        copy->offset = delivery->offset;
+        copy->count = delivery->count;
+    }
     return copy;
 }
 

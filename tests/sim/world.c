@@ -45,6 +45,8 @@ static size_t probe_input(void *user, const uint8_t *data, size_t len)
             probe_bind(self, data[i]);
         else if (self->probe->conn == self->conn)
             self->probe->act(self->probe);
+        else if (self->probe->conn == NULL) /* an older one came behind it, and went */
+            conn_close(self->conn, false);
     }
     return len;
 }
@@ -147,10 +149,10 @@ void world_add(struct world *world, struct probe *probe)
 /* Mostly the next one acts at once; sometimes all rest, so that timers come to their turn. */
 static int64_t pause_us(struct world *world)
 {
-    uint32_t dice = world_random(world, 512);
+    uint32_t dice = world_random(world, 2048);
     if (dice == 0)
         return 1000 * (int64_t)world_random(world, 60000);
-    if (dice < 16)
+    if (dice < 40)
         return 1000 * (int64_t)world_random(world, 300);
     return 20 + world_random(world, 400);
 }
@@ -427,13 +429,11 @@ bool world_stop(struct world *world)
 
 void world_run(struct world *world, int64_t ms)
 {
-    int64_t end_ms = sim_now_ms(world->sim) + ms;
-    while (sim_now_ms(world->sim) < end_ms && !ended(world)) {
-        if (!step(world)) {
-            sim_run_until(world->sim, end_ms * 1000);
-            break;
-        }
-    }
+    int64_t end_us = (sim_now_ms(world->sim) + ms) * 1000;
+    while (!ended(world) && sim_next_us(world->sim) <= end_us)
+        step(world);
+    if (!world_ended(world))
+        sim_run_until(world->sim, end_us);
 }
 
 void world_act(struct world *world, uint32_t acts)
@@ -456,7 +456,8 @@ bool world_excuses(const struct world *world, enum err err)
 
 void world_wrong(struct world *world, const char *format, ...)
 {
-    if (world->wrong != NULL)
+    world->doubts++;
+    if (world->wrong != NULL || world->doubtful)
         return;
     va_list args;
     va_start(args, format);

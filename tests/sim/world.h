@@ -60,6 +60,8 @@ struct world {
     int64_t wall_max_ms; /* the latest that the wall clock has said */
     struct probe *probes[WORLD_PROBES_MAX];
     uint32_t probe_count;
+    bool doubtful; /* what is wrong now may come right: it only counts as a doubt */
+    uint32_t doubts;
     const char *wrong; /* the first thing found wrong, NULL = nothing */
     char wrong_text[512];
 };
