@@ -8,6 +8,8 @@
 #include "codec/amqp_wire.h"
 #include "gen/amqp_method.h"
 
+#include "pieces.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void handshake(struct conn *conn)
@@ -76,6 +78,11 @@ static void feed_frames(struct conn *conn, const uint8_t *data, size_t size, siz
             answer(conn, wish - 1);
         at += 2 + len;
     }
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t size_max, unsigned seed)
+{
+    return pieces_mutate(data, size, size_max, seed, 2, 1);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -10,6 +10,8 @@
 
 #include "codec/kafka_header.h"
 
+#include "pieces.h"
+
 enum { INPUT_BYTES_MAX = 1 << 16 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -127,6 +129,11 @@ static void feed_requests(struct conn *conn, const uint8_t *data, size_t size, s
         feed(conn, data + at, len, piece);
         at += len;
     }
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t size_max, unsigned seed)
+{
+    return pieces_mutate(data, size, size_max, seed, 4, 2);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
