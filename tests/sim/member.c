@@ -9,7 +9,15 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TAG_JOIN = 1, TAG_SYNC, TAG_HEARTBEAT, TAG_LEAVE, TAG_FETCH = 16, TAG_COMMIT = 32 };
+enum {
+    TAG_JOIN = 1,
+    TAG_SYNC,
+    TAG_HEARTBEAT,
+    TAG_LEAVE,
+    TAG_FETCH = 16,
+    TAG_COMMIT = 32,
+    TAG_LATE = 64
+};
 enum { ASSIGNMENT_BYTES = 4 + MODEL_TOPIC_PARTITIONS };
 
 static const char GROUP[] = "members";
@@ -140,6 +148,15 @@ static void commit(struct member_probe *self, uint32_t partition)
                 GROUP_COMMIT, GROUP, self->id, self->generation, partition, value);
 }
 
+/* As one would that has missed a rebalance. */
+static void commit_late(struct member_probe *self)
+{
+    int64_t value = commits_send(&self->clients->group_commits[0]);
+    if (value >= 0)
+        offsets_ask(&self->probe, TAG_LATE, GROUP_COMMIT, GROUP, self->id, self->generation - 1, 0,
+                    value);
+}
+
 void member_fetch(struct member_probe *self, uint32_t partition)
 {
     offsets_ask(&self->probe, TAG_FETCH + partition, GROUP_OFFSETS, GROUP, "", -1, partition, 0);
@@ -161,6 +178,8 @@ static void act(struct probe *probe)
     } else if (dice < 6) {
         world->totals->heartbeats++;
         ask(self, TAG_HEARTBEAT, make_request(self, GROUP_HEARTBEAT, &request));
+    } else if (dice == 6) {
+        commit_late(self);
     } else if (dice < 13) {
         commit(self, dice % MODEL_TOPIC_PARTITIONS);
     } else {
@@ -282,6 +301,11 @@ static void event(struct probe *probe, const struct event *event)
     int32_t known = (int32_t)(event->asker.tag >> 32);
     if (event->type != EVENT_ANSWER)
         return;
+    if (tag == TAG_LATE) {
+        if (event->err == ERR_NONE)
+            world_wrong(probe->world, "%s: a generation that is over has committed", probe->name);
+        return;
+    }
     if (event->err != ERR_NONE || event->parts == NULL)
         failed(self, tag, event);
     else
