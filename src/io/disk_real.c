@@ -517,7 +517,11 @@ static enum err file_allocate(struct disk_file *file, uint64_t bytes, bool writt
     if (error == 0 && !written)
         return ERR_NONE;
     err = zeroes_write((struct real_file *)file, size, bytes);
-    return err ? err : sync_sync(file);
+    if (err)
+        return err;
+    /* What else was being written to the file may have been what there was no room for, and the
+     * next sync would not say so again: no full disk, but one that failed. */
+    return sync_sync(file) == ERR_NONE ? ERR_NONE : ERR_IO;
 }
 
 static enum err make_folder(struct disk *disk, const char *path)
