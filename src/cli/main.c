@@ -21,8 +21,10 @@ static int serve(char **flags)
         return 0;
     }
     struct config *config = malloc(sizeof *config);
-    if (config == NULL)
+    if (config == NULL) {
+        fputs("weir: out of memory\n", stderr);
         return 1;
+    }
     struct config_problem problem;
     int status = 2;
     if (config_load(config, (const char *const *)flags, (const char *const *)environ, &problem) ==

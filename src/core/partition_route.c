@@ -170,7 +170,10 @@ bool routing_end(struct cell *cell, const struct event *event)
     struct routed *routed = malloc(sizeof *routed);
     if (routed == NULL || !map_put(&cell->routed, seq, routed)) {
         free(routed);
-        return true; /* never answered: the producer asks again */
+        struct event unsure = *event;
+        unsure.err = ERR_NO_MEMORY; /* the producer asks again */
+        cell_answer(cell, &unsure, false);
+        return true;
     }
     *routed = (struct routed){.event = *event, .awaited = sent};
     return true;
