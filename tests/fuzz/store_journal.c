@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { FRAMES_MAX = 64 };
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct owner {
@@ -86,39 +88,58 @@ struct journal_state {
     uint32_t chain;
 };
 
-static void file_put(struct double_disk *disk, uint64_t start, const uint8_t *data, size_t len,
-                     uint8_t flags, struct journal_state *state)
+/* {length (two bytes), durable, records, body}... as sealed frames. Returns their bytes; *last is
+ * where the last one begins. */
+static size_t frames_put(uint8_t *out, uint64_t start, const uint8_t *data, size_t len,
+                         struct journal_state *state, size_t *last)
+{
+    size_t to = 0;
+    for (size_t at = 0, count = 0; at + 4 < len && count < FRAMES_MAX; count++) {
+        size_t most = len - at - 4, body = 1 + le16_get(data + at) % most;
+        struct frame frame = {.body = (uint32_t)body,
+                              .chain = state->chain,
+                              .position = start + to,
+                              .term = 1,
+                              .index = state->index++,
+                              .durable = data[at + 2] % 2 == 0 ? start + to : 0,
+                              .records = data[at + 3]};
+        memcpy(out + to + FRAME_HEADER_BYTES, data + at + 4, body);
+        state->chain = frame_seal(out + to, &frame);
+        *last = to;
+        to += frame_bytes(frame.body);
+        at += 4 + body;
+    }
+    return to;
+}
+
+/* Returns the position behind it. */
+static uint64_t file_put(struct double_disk *disk, uint64_t start, const uint8_t *data, size_t len,
+                         uint8_t flags, struct journal_state *state)
 {
     struct disk_file *file;
     char path[64];
     snprintf(path, sizeof path, "c/journal-%016llx", (unsigned long long)start);
-    size_t bytes = JOURNAL_HEADER_BYTES + ((len + 7) & ~(size_t)7);
-    uint8_t *content = calloc(1, bytes);
+    /* Frames are padded, so they take more than the input has. */
+    size_t capacity =
+        JOURNAL_HEADER_BYTES + len + 7 + FRAMES_MAX * (FRAME_HEADER_BYTES + FRAME_ALIGN);
+    uint8_t *content = calloc(1, capacity);
     if (content == NULL || disk_open(&disk->disk, path, true, &file) != ERR_NONE)
         abort();
     journal_header_put(content, &(struct journal_header){.cell = 0, .start = start});
     uint8_t *body = content + JOURNAL_HEADER_BYTES;
-    memcpy(body, data, len);
-    size_t room = bytes - JOURNAL_HEADER_BYTES, last = 0;
-    for (size_t at = 0; (flags & 1) != 0 && room - at > FRAME_HEADER_BYTES + 8;) {
-        size_t most = room - at - FRAME_HEADER_BYTES;
-        struct frame frame = {.body = (uint32_t)(1 + le16_get(body + at) % most),
-                              .chain = state->chain,
-                              .position = start + at,
-                              .term = 1,
-                              .index = state->index++,
-                              .durable = body[at + 2] % 2 == 0 ? start + at : 0,
-                              .records = body[at + 3]};
-        state->chain = frame_seal(body + at, &frame);
-        last = at;
-        at += frame_bytes(frame.body);
-    }
+    size_t room = (len + 7) & ~(size_t)7, last = 0;
+    if (flags & 1)
+        room = frames_put(body, start, data, len, state, &last);
+    else
+        memcpy(body, data, len);
     if ((flags & 4) != 0 && room > last + 40)
         body[last + 40] ^= 1;
+    size_t bytes = JOURNAL_HEADER_BYTES + room;
     if (disk_write_sync(file, content, bytes, 0) != ERR_NONE || disk_sync(file) != ERR_NONE)
         abort();
     disk_close(file);
     free(content);
+    return start + room;
 }
 
 static bool open_and_append(struct double_disk *disk, bool appends, uint64_t *records)
@@ -168,9 +189,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct double_disk *disk = double_create(1);
     struct journal_state state = {.index = 1};
     size_t first = (flags & 2) != 0 ? size / 2 : size;
-    file_put(disk, 0, data, first, flags, &state);
+    uint64_t end = file_put(disk, 0, data, first, flags, &state);
     if ((flags & 2) != 0)
-        file_put(disk, (first + 4095) & ~(size_t)4095, data + first, size - first, flags, &state);
+        (void)file_put(disk, (end + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1), data + first,
+                       size - first, flags, &state);
     if (disk_sync_folder(&disk->disk, "c") != ERR_NONE)
         abort();
     uint64_t records, again;
