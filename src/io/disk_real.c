@@ -213,7 +213,7 @@ static void job_execute(struct disk_op *op)
     else
         op->err = parts_write(job->file->fd, parts, job->count, job->offset);
     if (op->err == ERR_NONE && job->sync)
-        op->err = data_sync(job->file->fd);
+        op->err = data_sync(job->file->direct >= 0 ? job->file->direct : job->file->fd);
     op->bytes = op->err == ERR_NONE ? bytes : 0;
     if (job->count > 1)
         free(parts);
