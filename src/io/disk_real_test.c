@@ -190,6 +190,40 @@ static void allocated_bytes_are_zeroes_and_the_rest_stays(void **state)
     assert_int_equal(got, 5);
 }
 
+/* Whole sectors past the page cache, others through it, in turn: readers see both. */
+static void what_goes_past_the_page_cache_is_seen_through_it(void **state)
+{
+    struct place *place = *state;
+    enum { ROUNDS = 40, SIZE = 64 * 1024 };
+    uint8_t *sectors = aligned_alloc(DISK_SECTOR, SIZE), *seen = malloc(SIZE);
+    uint8_t expected[SIZE] = {0};
+    assert_non_null(sectors);
+    assert_non_null(seen);
+    disk_bypass(place->file, place->path);
+    assert_int_equal(disk_allocate(place->file, SIZE, true), ERR_NONE);
+    for (int i = 0; i < ROUNDS; i++) {
+        struct request write = {.op.done = request_done};
+        bool whole = i % 3 != 0;
+        size_t unit = whole ? DISK_SECTOR : 1;
+        size_t from = (size_t)(i * 7919 % 60000) / unit * unit, len = unit * (1 + (size_t)i % 8);
+        memset(sectors, i + 1, SIZE);
+        memset(expected + from, i + 1, len);
+        struct iovec parts[] = {{sectors, len}};
+        disk_write(place->file, parts, 1, from, true, i % 2 == 0, &write.op);
+        (void)disk_real_start(place->real, INT64_MAX);
+        disk_real_deliver(place->real);
+        wait_done(place, &write);
+        assert_int_equal(write.op.err, ERR_NONE);
+        assert_int_equal(write.op.bytes, len);
+        size_t got = 0;
+        assert_int_equal(disk_read_sync(place->file, seen, SIZE, 0, &got), ERR_NONE);
+        assert_int_equal(got, SIZE);
+        assert_memory_equal(seen, expected, SIZE);
+    }
+    free(sectors);
+    free(seen);
+}
+
 static void a_failing_write_is_reported_once(void **state)
 {
     struct place *place = *state;
@@ -257,6 +291,7 @@ int main(void)
         TEST(many_requests_at_once_all_complete),
         TEST(a_job_runs_elsewhere_and_reports_here),
         TEST(allocated_bytes_are_zeroes_and_the_rest_stays),
+        TEST(what_goes_past_the_page_cache_is_seen_through_it),
         TEST(a_failing_write_is_reported_once),
         TEST(folders_are_made_listed_and_renamed),
     };
