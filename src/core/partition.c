@@ -204,7 +204,7 @@ void partition_produce(struct partition *partition, const struct command *comman
         };
         uint64_t base = 0;
         enum err err = producers_check(&partition->producers, &batch, &base);
-        if (err == ERR_DUPLICATE && base != UINT64_MAX) {
+        if (err == ERR_DUPLICATE) {
             route_and_answer(partition, command, base, -1, command->append.wait_commit);
             return;
         }

@@ -26,9 +26,8 @@ struct producer_batch {
     uint64_t base;
 };
 
-/* May this batch be appended? ERR_NONE: yes. ERR_DUPLICATE: it was already, *base is its offset
- * (UINT64_MAX: too long ago to say). ERR_OUT_OF_ORDER, ERR_FENCED otherwise. `base` of batch is not
- * looked at. */
+/* May this batch be appended? ERR_NONE: yes. ERR_DUPLICATE: it was already, *base is its offset.
+ * ERR_OUT_OF_ORDER, ERR_FENCED otherwise. `base` of batch is not looked at. */
 enum err producers_check(const struct producers *producers, const struct producer_batch *batch,
                          uint64_t *base);
 /* The batch was appended. */
