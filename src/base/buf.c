@@ -28,12 +28,16 @@ struct buf *buf_create(size_t capacity, uint32_t home, uint64_t *account)
     return buf_init(malloc(head + capacity), head, capacity, home, account);
 }
 
+/* Not by aligned_alloc: glibc's asks for more than it then keeps, so that a block freed between two
+ * others is too small for the next one. */
 struct buf *buf_create_aligned(size_t capacity, uint32_t home, uint64_t *account)
 {
-    if (capacity > SIZE_MAX - 2 * BUF_ALIGN)
+    size_t most = sizeof(struct buf) + BUF_ALIGN - 1;
+    if (capacity > SIZE_MAX - most)
         return NULL;
-    size_t size = (BUF_ALIGN + capacity + BUF_ALIGN - 1) / BUF_ALIGN * BUF_ALIGN;
-    return buf_init(aligned_alloc(BUF_ALIGN, size), BUF_ALIGN, capacity, home, account);
+    uint8_t *memory = malloc(most + capacity);
+    uintptr_t first = (uintptr_t)memory + most;
+    return buf_init(memory, most - first % BUF_ALIGN, capacity, home, account);
 }
 
 void buf_unref(struct buf *buf)
