@@ -202,6 +202,7 @@ static void joined(struct member_probe *self, const struct event *event)
     self->id[answer->member.len] = '\0';
     if (event->err != ERR_NONE)
         return;
+    self->stable = false; /* what it owned was another generation's */
     self->generation = answer->generation;
     if (self->clients->generation < answer->generation)
         self->clients->generation = answer->generation;
