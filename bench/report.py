@@ -401,7 +401,7 @@ class Report:
         lines = []
         for (scenario, broker), found in self.found.items():
             for error in found.errors:
-                lines.append(f"- {scenario} on {broker}: {error.replace(f"{ROOT}/", "")}")
+                lines.append(f"- {scenario} on {broker}: {error.replace(str(ROOT) + '/', '')}")
             if found.worst("order_errors"):
                 lines.append(f"- {scenario} on {broker}: messages out of order")
             if any(found.values("lost")):
