@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define UNWRITTEN_MAX (1u << 16) /* pages */
+
 #define NODE_HEADER_BYTES 8u
 #define NODE_BIG          1u
 #define META_MAGIC        0xBEEFC0DEu
@@ -408,7 +410,8 @@ enum err pages_walk(const struct pages *pages, const struct page_meta *meta, str
 {
     uint64_t offset = (uint64_t)(meta - pages->metas) * pages->page_bytes;
     walk->last = meta->last;
-    if (meta->last + 1 > pages->count || meta->last == UINT64_MAX) {
+    /* Pages at the end that were taken and given back at once were never written. */
+    if (meta->last >= pages->count + UNWRITTEN_MAX) {
         if (walk->damage != NULL)
             walk->damage(walk->ctx, offset, "the file is shorter than the meta page says");
         walk->last = pages->count - 1;

@@ -199,9 +199,16 @@ static void a_file_that_is_cut_or_short_of_memory_is_refused(void **state)
     (void)state;
     struct place place;
     place_make(&place);
+    struct found whole;
+    bytes_write(place.copy, place.bytes, place.len);
+    assert_int_equal(look(place.copy, &whole), ERR_NONE);
     for (size_t len = 0; len < place.len; len += len < 3 * PAGE ? 511 : 7 * PAGE) {
         bytes_write(place.copy, place.bytes, len);
-        assert_true(told(place.copy) > 0);
+        struct found cut; /* free pages at the end may be missing, rows may not */
+        if (look(place.copy, &cut) != ERR_NONE || cut.damage > 0)
+            assert_true(told(place.copy) > 0);
+        else
+            assert_int_equal(cut.rows, whole.rows);
     }
     struct found found;
     enum err err = ERR_NO_MEMORY;
