@@ -301,8 +301,10 @@ bool journal_starves(const struct store *store);
 void journal_tick(struct store *store);
 
 /* segment.c: the journal's files */
-enum err segment_open_next(struct store *store, uint64_t start, uint64_t capacity,
-                           struct segment **out);
+/* The file for a block of that capacity behind `start`: the current one or the next. */
+enum err segment_for(struct store *store, uint64_t start, uint64_t capacity, struct segment **out);
+/* It has its first block; the one before it ended at `end`. */
+void segment_enter(struct store *store, struct segment *segment, uint64_t end);
 struct segment *segment_create(struct store *store, uint64_t start, uint64_t limit);
 void segment_prepare(struct store *store);
 /* Sets the flag (grow_full, write_full), and `full` from both; tells the core when that changed. */

@@ -80,7 +80,7 @@ static enum err block_begin(struct store *store, size_t len)
     capacity = capacity < BLOCK_BYTES ? BLOCK_BYTES : capacity;
     struct segment *segment;
     struct block *block;
-    enum err err = segment_open_next(store, journal->frame_start, capacity, &segment);
+    enum err err = segment_for(store, journal->frame_start, capacity, &segment);
     if (err != ERR_NONE)
         return err;
     uint64_t start = segment->start > journal->frame_start ? segment->start : journal->frame_start;
@@ -88,6 +88,7 @@ static enum err block_begin(struct store *store, size_t len)
     if (err != ERR_NONE)
         return err;
     block->segment = segment;
+    segment_enter(store, segment, journal->frame_start);
     journal->frame_start = start;
     journal->at = start + FRAME_HEADER_BYTES;
     segment_prepare(store);

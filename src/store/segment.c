@@ -278,8 +278,7 @@ struct segment *segment_create(struct store *store, uint64_t start, uint64_t lim
     return segment;
 }
 
-enum err segment_open_next(struct store *store, uint64_t start, uint64_t capacity,
-                           struct segment **out)
+enum err segment_for(struct store *store, uint64_t start, uint64_t capacity, struct segment **out)
 {
     struct journal *journal = &store->journal;
     struct segment *current = journal->current;
@@ -287,21 +286,28 @@ enum err segment_open_next(struct store *store, uint64_t start, uint64_t capacit
         *out = current;
         return ERR_NONE;
     }
-    struct segment *next = journal->next;
-    if (next == NULL) {
+    if (journal->next == NULL) {
         uint64_t from = current != NULL ? current->limit : start;
-        next = segment_create(store, from, from + store->config.segment_bytes);
-        if (next == NULL)
+        journal->next = segment_create(store, from, from + store->config.segment_bytes);
+        if (journal->next == NULL)
             return ERR_NO_MEMORY;
     }
+    struct segment *next = *out = journal->next;
     if (next->limit - next->start < capacity)
         next->limit = next->start + ((capacity + ROUND - 1) & ~(uint64_t)(ROUND - 1));
-    if (current != NULL)
-        current->end = start;
-    journal->current = next;
-    journal->next = NULL;
-    *out = next;
     return ERR_NONE;
+}
+
+void segment_enter(struct store *store, struct segment *segment, uint64_t end)
+{
+    struct journal *journal = &store->journal;
+    if (segment == journal->current)
+        return;
+    assert(segment == journal->next);
+    if (journal->current != NULL)
+        journal->current->end = end;
+    journal->current = segment;
+    journal->next = NULL;
 }
 
 static void segment_free(struct segment *segment)

@@ -262,6 +262,38 @@ static void a_stop_ends_however_much_room_there_is(void **state)
     assert_true(stopped_well && stopped_full);
 }
 
+/* There is no memory for a record that would have opened a file. The next one may fit into the file
+ * before it, or need more than that file was to hold. */
+static void records_after_one_without_memory_stay_in_their_file(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->size = 900000;
+    rig->segment_bytes = 512u << 10;
+    rig->memory_limit = 16u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    const struct journal *journal = &rig->store->journal;
+    uint32_t would_open = 0;
+    append(rig, 1);
+    for (int i = 0; i < 200; i++) {
+        const struct block *block = rig->store->logs[true].open;
+        uint64_t pos;
+        enum err err = ERR_NONE;
+        memory_fail_at(1, 0);
+        uint8_t *at = store_reserve(rig->store, true, block->buf->capacity, &pos, &err);
+        memory_fail_at(0, 0);
+        assert_null(at);
+        assert_int_equal(err, ERR_NO_MEMORY);
+        would_open += journal->current->limit - journal->frame_start < block->buf->capacity;
+        append(rig, 1);
+        flush(rig);
+    }
+    assert_true(would_open > 10);
+    recovered(rig, DOUBLE_DROP);
+    world_destroy(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +303,7 @@ int main(void)
         cmocka_unit_test(a_journal_without_room_for_a_step_takes_what_it_needs),
         cmocka_unit_test(a_spare_file_makes_room_for_the_journal),
         cmocka_unit_test(a_stop_ends_however_much_room_there_is),
+        cmocka_unit_test(records_after_one_without_memory_stay_in_their_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
