@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/memory_double.h"
 #include "codec/entry.h"
 #include "core/cell_state.h"
 #include "core/partition.h"
@@ -74,6 +75,7 @@ struct rig {
     void *hook_ctx;
     uint64_t account;
     uint32_t unreadable;
+    uint64_t copy_memory; /* the n-th allocation of the next publish between cells fails; 0: none */
 };
 
 /* ---- What the cells send ---- */
@@ -81,7 +83,9 @@ struct rig {
 static inline struct rig_mail *rig_post(struct rig *rig, enum rig_mail_type type, uint32_t cell,
                                         size_t len)
 {
+    memory_pause();
     struct rig_mail *mail = calloc(1, sizeof *mail + len);
+    memory_resume();
     assert_non_null(mail);
     mail->type = type;
     mail->cell = cell;
@@ -248,7 +252,12 @@ static inline void rig_deliver(struct rig *rig, struct rig_mail *mail)
         cell_command(rig->cell[mail->cell], &mail->command);
         break;
     case RIG_PUBLISH:
+        if (rig->copy_memory != 0)
+            memory_fail_at(rig->copy_memory, 0);
         cell_publish(rig->cell[mail->cell], &mail->publish);
+        if (rig->copy_memory != 0)
+            memory_fail_at(0, 0);
+        rig->copy_memory = 0;
         break;
     case RIG_EVENT:
         cell_event(rig->cell[mail->cell], &mail->event);

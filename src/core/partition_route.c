@@ -184,9 +184,12 @@ bool routing_confirmed(struct cell *cell, uint64_t seq, enum err err)
     struct routed *routed = map_get(&cell->routed, seq);
     if (routed == NULL)
         return false;
-    /* A queue that is full or gone takes no copy: that is its way. Anything else keeps the answer.
-     */
-    if (err != ERR_NONE && err != ERR_REJECTED && err != ERR_NOT_FOUND)
+    /* A queue that is full or gone takes no copy: that is its way. One that could not take it for
+     * the moment has the producer send it again, when the others have answered. A cell that failed
+     * takes the broker with it, and the answer. */
+    if (cell_refusal(err))
+        routed->event.err = err;
+    else if (err != ERR_NONE && err != ERR_REJECTED && err != ERR_NOT_FOUND)
         return true;
     if (--routed->awaited > 0)
         return true;

@@ -479,6 +479,27 @@ static void a_topic_leads_on_to_queues(void **state)
     }
 }
 
+static void a_producer_is_answered_when_a_copy_found_no_memory(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(3);
+    uint64_t p = rig_topic(rig, "t", (struct args){0});
+    uint64_t q = rig_plain_queue(rig, "q");
+    assert_int_not_equal(cell_of(p, 3), cell_of(q, 3));
+    rig_bind(rig, "t", TARGET_QUEUE, "q", "");
+    /* The copy does not fit behind it: a block of the journal is asked for. */
+    rig_publish_to(rig, &q, 1, (struct rig_message){.text = "x", .padding = 256000});
+    struct rig_batch batch = {.producer_id = 7, .value_bytes = 4096};
+    for (uint64_t n = 1; n <= 2; n++) {
+        rig->copy_memory = n;
+        assert_int_equal(rig_produce(rig, p, batch).err, ERR_NO_MEMORY);
+    }
+    assert_int_equal(rig_produce(rig, p, batch).err, ERR_NONE);
+    rig_run(rig, 50);
+    assert_int_equal(rig_ready(rig, q, NULL), 2);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -501,6 +522,7 @@ int main(void)
         cmocka_unit_test(retention_comes_to_many_partitions),
         cmocka_unit_test(a_message_published_to_a_topic_survives_before_any_checkpoint),
         cmocka_unit_test(a_topic_leads_on_to_queues),
+        cmocka_unit_test(a_producer_is_answered_when_a_copy_found_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
