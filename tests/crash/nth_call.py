@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Lets the n-th call to the disk, or the n-th request for memory, fail, and looks what comes of it.
 
-    tests/crash/nth_call.py [--every K] [--jobs N] [--seed S] [--only KIND] [--stage STAGE --at N]
+    tests/crash/nth_call.py [--every K] [--jobs N] [--seed S] [--only KIND] [--stage STAGE --at N [--times N]]
 
 The fixed workload of workload.py runs against the real binary; in the n-th run one call fails:
 
@@ -238,13 +238,15 @@ def main():
     parser.add_argument("--stage", choices=SHARDS, help="with --only and --at: one failure")
     parser.add_argument("--at", type=int)
     parser.add_argument("--site", help="of memory: the place")
+    parser.add_argument("--times", type=int, default=1, help="that one failure so often")
     args = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="calls-", dir=os.environ.get("WEIR_TMP")))
     began = time.monotonic()
     stages, rng = Stages(folder), random.Random(args.seed)
     place = Place(folder / "prepare")
     if args.at:
-        jobs = [Job(folder, args.only, args.stage, stages.starts[args.stage], args.at, args.site)]
+        jobs = [Job(folder, args.only, args.stage, stages.starts[args.stage], args.at, args.site)
+                ] * args.times
     else:
         jobs = disk_jobs(folder, stages, place, rng, args.every) + \
             memory_jobs(folder, stages, place, rng, args.every)

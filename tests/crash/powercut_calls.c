@@ -155,8 +155,8 @@ static ssize_t file_write(int fd, const char *call, const struct iovec *parts, i
         bool fails = fate == HALF_FAIL;
         int used = parts_halve(parts, count, half);
         got = used > 0 ? parts_write(handle, fd, half, used, offset, fails) : 0;
-        if (fate == HALF_FAIL && handle->file != NULL)
-            unsynced_doom(handle->file);
+        if (fails && got > 0 && handle->file != NULL)
+            unsynced_doom_last(handle->file);
     } else if (fate != FAIL) {
         got = parts_write(handle, fd, parts, count, offset, fate == CUT);
         error = errno;

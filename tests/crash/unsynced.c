@@ -223,6 +223,11 @@ void unsynced_doom(struct unsynced *file)
         change->doomed = true;
 }
 
+void unsynced_doom_last(struct unsynced *file)
+{
+    file->last->doomed = true;
+}
+
 unsigned long unsynced_count(void)
 {
     unsigned long count = 0;

@@ -64,6 +64,9 @@ void unsynced_settle_before(uint64_t ms);
 
 /* A failed fdatasync: what was not safe by then never will be, whatever a later one says. */
 void unsynced_doom(struct unsynced *file);
+/* A write that failed: what it did of the change never will be safe. Other threads' writes, which
+ * their fdatasync is still to come for, are none of its business. */
+void unsynced_doom_last(struct unsynced *file);
 
 /* Takes everything back; then brings some of it again. */
 void unsynced_undo(void);
