@@ -192,6 +192,7 @@ type member struct {
 	mu     sync.Mutex
 	held   []int32
 	got    []*kafka.ConsumerMessage
+	errs   []error
 	claims int
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -244,7 +245,8 @@ func join(t *testing.T, group, name string, c *kafka.Config) *member {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	go func() {
-		for range m.group.Errors() {
+		for err := range m.group.Errors() {
+			m.failed(err)
 		}
 	}()
 	go func() {
@@ -254,12 +256,35 @@ func join(t *testing.T, group, name string, c *kafka.Config) *member {
 				if errors.Is(err, kafka.ErrClosedConsumerGroup) {
 					return
 				}
+				m.failed(err)
 				time.Sleep(100 * time.Millisecond)
 			}
 		}
 	}()
-	t.Cleanup(m.leave)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(m)
+		}
+		m.leave()
+	})
 	return m
+}
+
+func (m *member) failed(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.errs = append(m.errs, err)
+}
+
+// String is what a failed test says of the member: its share, its errors, what it got.
+func (m *member) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var got []string
+	for _, message := range m.got {
+		got = append(got, fmt.Sprintf("%d:%d", message.Partition, message.Offset))
+	}
+	return fmt.Sprintf("member: holds %v in session %d, errors %v, got %v", m.held, m.claims, m.errs, got)
 }
 
 func (m *member) leave() {
