@@ -89,6 +89,7 @@ struct cell {
 
     struct map queues, partitions; /* by id */
     struct map conns;              /* struct attached, by connection id */
+    uint64_t leases;               /* of all queues */
     struct groups *groups;
     struct list busy;        /* queues that may have something to deliver or move */
     struct list parked;      /* struct parked_get of all queues */

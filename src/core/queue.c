@@ -88,6 +88,7 @@ static void end_subscription(struct queue *queue, struct subscription *subscript
         struct lease *lease = list_entry(node, struct lease, link);
         map_take(&queue->leases, lease->offset);
         list_remove(node);
+        leases_account(queue->cell, -UINT64_C(1));
         free(lease);
     }
     subscription_free(subscription);

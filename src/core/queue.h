@@ -24,6 +24,8 @@ struct subscription {
     uint32_t window, unreported; /* bytes */
 };
 
+#define LEASE_BYTES 128 /* what one costs, its place in maps and in its connection included */
+
 struct lease {
     struct list link;
     struct subscription *subscription;
@@ -135,6 +137,8 @@ void queue_settle(struct queue *queue, const struct offset_range *ranges, uint32
 void queue_skip(struct queue *queue, uint64_t offset);
 /* Makes what was missing ready again. */
 void queue_seek_missing(struct queue *queue);
+/* There are so many more, modulo 2^64. */
+void leases_account(struct cell *cell, uint64_t more);
 /* Frees the lease; its subscription may go with it. */
 void queue_unlease(struct queue *queue, struct lease *lease);
 /* Frees it when it is neither active nor holds leases. */

@@ -237,10 +237,20 @@ void queue_window(struct queue *queue, const struct command *command)
     queue_wake(queue);
 }
 
-/* NULL when memory is exhausted. */
+void leases_account(struct cell *cell, uint64_t more)
+{
+    cell->leases += more;
+    if (cell->config.store.memory_bytes != NULL)
+        *cell->config.store.memory_bytes += more * LEASE_BYTES;
+}
+
+/* NULL when memory is exhausted, or the part of it that may go into what is out with consumers. */
 static struct lease *lease_create(struct queue *queue, struct subscription *subscription,
                                   uint64_t offset, struct slice entry)
 {
+    struct cell *cell = queue->cell;
+    if ((cell->leases + 1) * LEASE_BYTES > cell->config.store.memory_limit / 2)
+        return NULL;
     struct lease *lease = malloc(sizeof *lease);
     if (lease == NULL)
         return NULL;
@@ -254,6 +264,7 @@ static struct lease *lease_create(struct queue *queue, struct subscription *subs
     lease->fleeting = ledger_is_fleeting(&queue->ledger, offset);
     list_insert(&subscription->leases, &lease->link);
     subscription->leased++;
+    leases_account(cell, 1);
     queue->unready_bytes += lease->body_bytes;
     return lease;
 }
@@ -264,6 +275,7 @@ void queue_unlease(struct queue *queue, struct lease *lease)
     map_take(&queue->leases, lease->offset);
     list_remove(&lease->link);
     subscription->leased--;
+    leases_account(queue->cell, -UINT64_C(1));
     credit_changed(subscription);
     queue->unready_bytes -= lease->body_bytes;
     free(lease);

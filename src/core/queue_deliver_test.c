@@ -277,6 +277,32 @@ static void the_window_bounds_what_was_not_sent_out(void **state)
     end(rig);
 }
 
+static void what_is_out_with_consumers_is_bounded_by_memory(void **state)
+{
+    (void)state;
+    struct rig *rig = malloc(sizeof *rig);
+    rig_init(rig, 1, 1);
+    rig->memory_limit = 2000 * LEASE_BYTES;
+    rig_open(rig);
+    uint64_t q = rig_plain_queue(rig, "q");
+    rig_publish_run(rig, q, 0, 1199);
+    uint64_t account = rig->account;
+    rig_subscribe(rig, q, 5, 1, 0, 0);
+    assert_int_equal(rig_ready(rig, q, NULL), 200);
+    assert_int_equal(rig->account, account + (uint64_t)1000 * LEASE_BYTES);
+    rig_subscribe(rig, q, 6, 1, 0, 0);
+    rig_run(rig, 1000);
+    rig_got_nothing(rig, 6);
+    rig_settle(rig, q, 5, 0, 149); /* what is settled makes room for others */
+    rig_run(rig, 1000);
+    assert_int_equal(rig_ready(rig, q, NULL), 50);
+    rig_conn_gone(rig, 5);
+    rig_conn_gone(rig, 6);
+    assert_int_equal(rig_ready(rig, q, NULL), 1050);
+    assert_int_equal(rig_cell(rig, q)->leases, 0);
+    end(rig);
+}
+
 static void consumers_take_turns(void **state)
 {
     (void)state;
@@ -450,6 +476,7 @@ int main(void)
         cmocka_unit_test(a_channel_that_goes_gives_back_its_own),
         cmocka_unit_test(prefetch_bounds_what_is_leased),
         cmocka_unit_test(the_window_bounds_what_was_not_sent_out),
+        cmocka_unit_test(what_is_out_with_consumers_is_bounded_by_memory),
         cmocka_unit_test(consumers_take_turns),
         cmocka_unit_test(higher_priorities_come_first_while_they_have_credit),
         cmocka_unit_test(one_of_very_many_consumers_gets_credit),

@@ -112,9 +112,9 @@ uint32_t conn_publish_queue(struct conn *conn, const struct publish *publish,
                             const struct queue_def *queue);
 /* How many cells answer a COMMAND_CHANNEL_GONE. */
 uint32_t conn_cells(const struct conn *conn);
-/* True while the broker wants publishers slowed (memory or disk): faces with a word for it say so.
- */
-bool conn_blocked(const struct conn *conn);
+/* What the broker is short of while publishers wait for it, NULL when they need not: faces with a
+ * word for it say so. */
+const char *conn_blocked(const struct conn *conn);
 /* Memory for what a client has begun and not ended, `bytes` more of it; all connections share half
  * of the memory limit, or room for one message if that is more. False: so much is not left now.
  * Given back with conn_ungather, at the latest in close(). */

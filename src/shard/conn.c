@@ -441,9 +441,12 @@ struct slice conn_user(const struct conn *conn)
     return slice_make(conn->user, conn->user_len);
 }
 
-bool conn_blocked(const struct conn *conn)
+const char *conn_blocked(const struct conn *conn)
 {
-    return atomic_load_explicit(&conn->shard->broker->blocked, memory_order_relaxed) != 0;
+    const struct broker *broker = conn->shard->broker;
+    bool disk = atomic_load_explicit(&broker->blocked, memory_order_relaxed) != 0;
+    bool memory = atomic_load_explicit(&broker->short_of_memory, memory_order_relaxed) != 0;
+    return disk && memory ? "memory & disk" : disk ? "disk" : memory ? "memory" : NULL;
 }
 
 bool conn_unread(const struct conn *conn)

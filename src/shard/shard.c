@@ -12,7 +12,8 @@ enum {
     UNFLUSHED_HIGH = 16 << 20, /* bytes of a cell's journal that wait to be written */
     DELAYED_HIGH = 4 << 20,
     CHECKPOINT_MS = 10 * 60 * 1000,
-    PRESSED_MS = 2, /* how often a shard under pressure looks whether it has fallen */
+    PRESSED_MS = 2,  /* how often a shard under pressure looks whether it has fallen */
+    SHORT_MS = 1000, /* no memory for so long is worth a word */
     STALLED_MS = 100,
 };
 
@@ -209,6 +210,26 @@ enum err shard_listen(struct shard *shard, const struct face *face, const char *
     return err;
 }
 
+/* Consumers have to take something before publishers can go on: who can be told is told. */
+static void watch_memory(struct shard *shard, bool full)
+{
+    struct broker *broker = shard->broker;
+    uint64_t bit = UINT64_C(1) << shard->number;
+    bool is_short = full && shard->now_ms - shard->pressed_ms >= SHORT_MS;
+    if (is_short == shard->is_short || (shard->is_short && shard->pressed))
+        return;
+    shard->is_short = is_short;
+    if (is_short)
+        atomic_fetch_or(&broker->short_of_memory, bit);
+    else
+        atomic_fetch_and(&broker->short_of_memory, ~bit);
+    log_event(broker->log, is_short ? LOG_WARN : LOG_INFO,
+              is_short ? "memory full, publishers wait" : "memory has room again",
+              (const struct log_field[]){log_uint("shard", shard->number),
+                                         log_uint("memory_bytes", shard->memory_bytes),
+                                         log_uint("limit_bytes", broker->memory_limit), log_end()});
+}
+
 static void watch_pressure(struct shard *shard)
 {
     struct broker *broker = shard->broker;
@@ -228,6 +249,7 @@ static void watch_pressure(struct shard *shard)
     uint64_t bit = UINT64_C(1) << shard->number;
     if (!shard->pressed && high) {
         shard->pressed = true;
+        shard->pressed_ms = shard->now_ms;
         atomic_fetch_or(&broker->pressed, bit);
     } else if (shard->pressed && low) {
         shard->pressed = false;
@@ -238,6 +260,7 @@ static void watch_pressure(struct shard *shard)
             }
         }
     }
+    watch_memory(shard, shard->pressed && memory > memory_high - memory_high / 8);
     conn_resume_stalled(shard);
 }
 

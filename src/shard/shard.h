@@ -36,8 +36,8 @@ struct broker {
     struct ring *rings[SHARDS_MAX][SHARDS_MAX]; /* [from][to] */
     /* Shards whose memory or unwritten journal is over its limit; their bits. Publishers pause. */
     _Atomic uint64_t pressed;
-    /* Shards whose disk is full. */
-    _Atomic uint64_t blocked;
+    /* Shards whose disk is full; shards that had no memory for a while. */
+    _Atomic uint64_t blocked, short_of_memory;
     /* Bytes of payloads, by sender, that are on their way to another shard outside the rings. */
     _Atomic uint64_t mail_bytes[SHARDS_MAX];
     /* Bytes that faces gather of what is not complete, of all shards; and when some were refused.

@@ -76,6 +76,8 @@ struct shard {
     struct list broadcasts;
     uint64_t broadcast_number;
     bool ready, pressed;
+    bool is_short;      /* of memory, for long */
+    int64_t pressed_ms; /* since then */
 
     uint64_t metrics[METRIC_COUNT]; /* counted since the start */
     uint64_t shown[METRIC_COUNT];   /* ... and as broker->metrics has it */

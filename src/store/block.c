@@ -198,10 +198,16 @@ uint32_t block_first_unwritten(const struct block_log *log, uint64_t written)
     return low;
 }
 
+uint64_t block_limit(const struct store *store)
+{
+    uint64_t limit = store->config.memory_limit, least = limit / 4;
+    return store->row_bytes < limit - least ? limit - store->row_bytes : least;
+}
+
 void block_evict(struct store *store)
 {
-    while (store->memory > store->config.memory_limit) {
-        uint64_t share = store->config.memory_limit / 4; /* that read blocks may keep */
+    while (store->memory > block_limit(store)) {
+        uint64_t share = block_limit(store) / 4; /* that read blocks may keep */
         if ((store->extents.cached_bytes > share || list_empty(&store->recent)) &&
             stored_evict(store))
             continue;

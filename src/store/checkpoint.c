@@ -210,6 +210,8 @@ static bool due(const struct store *store)
     return checkpoint->stopping ||
            (!list_empty(&store->journal.segments) && oldest->end <= position) ||
            store->extents.drained_bytes >= DRAINED_BYTES ||
+           (store->durable_rows * sizeof(struct stream_row) >= store->config.memory_limit / 2 &&
+            store->now_ms - checkpoint->last_ms >= RETRY_MS) ||
            (store->journal.full && store->now_ms - checkpoint->last_ms >= RETRY_MS) ||
            store->now_ms - checkpoint->last_ms >= (int64_t)store->config.checkpoint_ms;
 }

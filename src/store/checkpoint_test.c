@@ -96,6 +96,31 @@ static void full_files_bring_checkpoints_and_are_used_again(void **state)
     world_destroy(world);
 }
 
+static void an_index_that_fills_memory_brings_a_checkpoint(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = world_create(&world, 1);
+    rig->segment_bytes = 64u << 20;
+    rig->memory_limit = 1u << 20;
+    assert_int_equal(rig_open(rig), ERR_NONE);
+    int enough = (int)(rig->memory_limit / 2 / sizeof(struct stream_row)) + 1;
+    append(rig, enough - 1);
+    flush(rig);
+    rig_tick(rig, 1);
+    rig_tick(rig, 2000);
+    assert_int_equal(rig->store->stats.checkpoints, 0);
+    append(rig, 1);
+    flush(rig);
+    assert_int_equal(rig->store->row_bytes, (size_t)enough * sizeof(struct stream_row));
+    rig_tick(rig, 1);
+    rig_settle(rig);
+    assert_int_equal(rig->store->stats.checkpoints, 1);
+    assert_int_equal(rig->store->row_bytes, 0);
+    assert_int_equal(rig_count(rig), enough);
+    world_destroy(world);
+}
+
 static void an_orderly_stop_leaves_no_journal(void **state)
 {
     (void)state;
@@ -675,6 +700,7 @@ int main(void)
         cmocka_unit_test(what_was_consumed_before_is_never_copied),
         cmocka_unit_test(an_extent_goes_when_its_streams_are_trimmed_or_dropped),
         cmocka_unit_test(full_files_bring_checkpoints_and_are_used_again),
+        cmocka_unit_test(an_index_that_fills_memory_brings_a_checkpoint),
         cmocka_unit_test(an_orderly_stop_leaves_no_journal),
         cmocka_unit_test(old_journal_files_that_a_crash_left_do_no_harm),
         cmocka_unit_test(many_objects_go_in_several_transactions),

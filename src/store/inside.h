@@ -202,6 +202,8 @@ struct store {
     struct buf *pool[BLOCK_POOL_MAX];
     uint32_t pooled;
     uint64_t memory;           /* bytes of blocks and of loaded extent blocks */
+    uint64_t row_bytes;        /* of all streams' rows */
+    uint64_t durable_rows;     /* those that a checkpoint takes out */
     bool evict_due;            /* something was read back since the last tick */
     struct list recent;        /* blocks that may be evicted, oldest first */
     struct list indexed;       /* streams that have a ring */
@@ -229,6 +231,7 @@ __attribute__((format(printf, 2, 3))) void store_explain(struct store *store, co
                                                          ...);
 
 /* block.c: the logs' memory */
+uint64_t block_limit(const struct store *store); /* what they may take beside the rows */
 enum err block_open(struct store *store, bool durable, uint64_t start, size_t capacity,
                     struct block **out);
 void block_seal(struct store *store, struct block *block);
@@ -287,6 +290,7 @@ void keep_punch(struct store *store, const struct kept_hole *holes, uint64_t cou
 struct stream_row *stream_row_at(const struct stream *stream, uint32_t i);
 uint32_t stream_row_find(const struct stream *stream, uint64_t offset);
 const struct stream_row *stream_row_for(const struct stream *stream, uint64_t offset);
+void stream_rows_free(struct stream *stream);
 void stream_rows_leave(struct stream *stream, uint64_t position);
 void stream_sweep(struct store *store);
 

@@ -1,50 +1,12 @@
 /* Journal files and a full disk: whatever the store is at, a stop comes to an end, nothing
  * confirmed is lost, and what can be given back makes room for the journal. */
-#include "store/rig.h"
+#include "store/checkpoint_rig.h"
 
-#include "store/state.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-struct world {
-    struct rig rig;
-    struct state_memory *memory;
-};
-
-static struct rig *world_create(struct world **out, uint64_t seed)
+static struct rig *begin(struct world **out, uint64_t seed)
 {
-    struct world *world = calloc(1, sizeof *world);
-    assert_non_null(world);
-    rig_init(&world->rig, seed);
-    world->memory = state_memory_create();
-    world->rig.state = state_memory_backend(world->memory);
-    world->rig.size = 2000;
-    *out = world;
-    return &world->rig;
-}
-
-static void world_destroy(struct world *world)
-{
-    rig_done(&world->rig);
-    state_memory_destroy(world->memory);
-    free(world);
-}
-
-static void append(struct rig *rig, int count)
-{
-    for (int i = 0; i < count; i++)
-        assert_int_equal(rig_append(rig), ERR_NONE);
-}
-
-static void flush(struct rig *rig)
-{
-    store_flush(rig->store, false);
-    rig_settle(rig);
+    struct rig *rig = world_create(out, seed);
+    rig->size = 2000;
+    return rig;
 }
 
 static bool file_stands(struct rig *rig, const char *part)
@@ -119,7 +81,7 @@ static void a_stop_ends_though_its_checkpoint_would_wait_for_a_journal_without_r
 {
     (void)state;
     struct world *world;
-    struct rig *rig = world_create(&world, 1);
+    struct rig *rig = begin(&world, 1);
     checkpoint_and_journal_want_the_same_room(rig);
     rig->disk->capacity = 1; /* others take what the checkpoint gives back */
     assert_int_equal(rig_stop(rig), ERR_DISK_FULL);
@@ -132,7 +94,7 @@ static void after_the_stop_no_request_begins(void **state)
 {
     (void)state;
     struct world *world;
-    struct rig *rig = world_create(&world, 1);
+    struct rig *rig = begin(&world, 1);
     checkpoint_and_journal_want_the_same_room(rig);
     rig->disk->capacity = 1;
     store_stop(rig->store, rig_stopped, rig);
@@ -156,7 +118,7 @@ static void a_checkpoint_gives_its_room_to_a_journal_that_has_none(void **state)
 {
     (void)state;
     struct world *world;
-    struct rig *rig = world_create(&world, 1);
+    struct rig *rig = begin(&world, 1);
     checkpoint_and_journal_want_the_same_room(rig);
     for (int i = 0; i < 5; i++) {
         rig_tick(rig, PROBE_MS / 2);
@@ -171,7 +133,7 @@ static void a_journal_without_room_for_a_step_takes_what_it_needs(void **state)
 {
     (void)state;
     struct world *world;
-    struct rig *rig = world_create(&world, 1);
+    struct rig *rig = begin(&world, 1);
     rig->segment_bytes = 64u << 20;
     assert_int_equal(rig_open(rig), ERR_NONE);
     append(rig, 1000);
@@ -194,7 +156,7 @@ static void a_spare_file_makes_room_for_the_journal(void **state)
 {
     (void)state;
     struct world *world;
-    struct rig *rig = world_create(&world, 1);
+    struct rig *rig = begin(&world, 1);
     rig->segment_bytes = 20u << 20;
     assert_int_equal(rig_open(rig), ERR_NONE);
     for (int i = 0; i < 1000 && !file_stands(rig, "journal-spare"); i++) {
@@ -243,7 +205,7 @@ static void a_stop_ends_however_much_room_there_is(void **state)
     bool stopped_well = false, stopped_full = false;
     for (uint64_t seed = 0; seed < 400; seed++) {
         struct world *world;
-        struct rig *rig = world_create(&world, seed);
+        struct rig *rig = begin(&world, seed);
         rig->disk->shuffle = seed % 2 == 1;
         rig->segment_bytes = 300 * 1024;
         rig->checkpoint_ms = 100;
@@ -268,7 +230,7 @@ static void records_after_one_without_memory_stay_in_their_file(void **state)
 {
     (void)state;
     struct world *world;
-    struct rig *rig = world_create(&world, 1);
+    struct rig *rig = begin(&world, 1);
     rig->size = 900000;
     rig->segment_bytes = 512u << 10;
     rig->memory_limit = 16u << 20;

@@ -92,7 +92,7 @@ bool spill_start(struct store *store, struct block *block)
 {
     struct spill *spill = &store->spill;
     if (spill->writing == SPILLS_MAX || store->now_ms < spill->blocked_until ||
-        store->memory - spill->writing_bytes <= store->config.memory_limit)
+        store->memory - spill->writing_bytes <= block_limit(store))
         return false;
     struct block_load *load = calloc(1, sizeof *load);
     if (load == NULL)

@@ -134,11 +134,7 @@ static void streams_forget(struct store *store)
 {
     list_each(node, &store->indexed)
     {
-        struct stream *stream = list_entry(node, struct stream, indexed);
-        list_remove(node);
-        free(stream->rows);
-        stream->rows = NULL;
-        stream->slots = stream->used = 0;
+        stream_rows_free(list_entry(node, struct stream, indexed));
     }
     list_each(trim, &store->trimmed)
     {
@@ -237,7 +233,7 @@ void store_tick(struct store *store, int64_t now_ms)
 void store_stats(const struct store *store, struct store_stats *out)
 {
     *out = store->stats;
-    out->memory_bytes = store->memory;
+    out->memory_bytes = store->memory + store->row_bytes;
     out->spilled_bytes = store->spill.bytes;
     out->journal_bytes = 0;
     for (struct list *node = store->journal.segments.next; node != &store->journal.segments;

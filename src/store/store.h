@@ -38,9 +38,10 @@ struct store_config {
     bool sync;              /* durability: fdatasync before committed(), or page cache only */
     uint64_t keep_bytes;    /* entries of logs from this size on are not copied by checkpoints */
     uint64_t segment_bytes; /* a journal file's size; a sealed one is checkpointed and freed */
-    uint64_t memory_limit;  /* bytes of log blocks and loaded extents kept in memory, about */
+    uint64_t memory_limit;  /* bytes of log blocks, loaded extents and rows kept in memory, about;
+                               rows of volatile entries may be more */
     uint64_t checkpoint_ms; /* checkpoint at least this often when something changed */
-    uint64_t *memory_bytes; /* account for bufs; may be NULL */
+    uint64_t *memory_bytes; /* account for bufs and rows; may be NULL */
     char *problem;          /* store_open says here, in words with file and byte offset, what it */
     size_t problem_bytes;   /* failed on; room for STORE_PROBLEM_BYTES; may be NULL */
 };

@@ -30,18 +30,59 @@ void stream_init(struct stream *stream, struct store *store, uint64_t id, uint64
     stored_init(stream);
 }
 
-static enum err ring_resize(struct stream *stream, uint32_t slots)
+/* A large ring is not copied: realloc moves its pages. What stands before the head moves behind the
+ * old end. */
+static enum err ring_grow(struct stream *stream)
+{
+    uint32_t slots = stream->slots == 0 ? SLOTS_FIRST : stream->slots * 2;
+    struct stream_row *rows = realloc(stream->rows, slots * sizeof(struct stream_row));
+    if (rows == NULL)
+        return ERR_NO_MEMORY;
+    if (stream->head > 0) /* it is full: what wrapped around stands in [0, head) */
+        memcpy(rows + stream->slots, rows, stream->head * sizeof *rows);
+    stream->rows = rows;
+    stream->slots = slots;
+    return ERR_NONE;
+}
+
+static bool ring_shrink(struct stream *stream, uint32_t slots)
 {
     struct stream_row *rows = malloc(slots * sizeof(struct stream_row));
     if (rows == NULL)
-        return ERR_NO_MEMORY;
+        return false;
     for (uint32_t i = 0; i < stream->used; i++)
         rows[i] = *stream_row_at(stream, i);
     free(stream->rows);
     stream->rows = rows;
     stream->slots = slots;
     stream->head = 0;
-    return ERR_NONE;
+    return true;
+}
+
+/* The last rows are new, or gone, or some of those before them are. */
+static void used_set(struct stream *stream, uint32_t used)
+{
+    struct store *store = stream->store;
+    uint64_t more = ((uint64_t)used - stream->used) * sizeof(struct stream_row); /* modulo 2^64 */
+    stream->used = used;
+    store->row_bytes += more;
+    if (store->config.memory_bytes != NULL)
+        *store->config.memory_bytes += more;
+}
+
+static void head_pop(struct stream *stream)
+{
+    stream->head = (stream->head + 1) & (stream->slots - 1);
+    used_set(stream, stream->used - 1);
+}
+
+void stream_rows_free(struct stream *stream)
+{
+    used_set(stream, 0);
+    list_remove(&stream->indexed);
+    free(stream->rows);
+    stream->rows = NULL;
+    stream->slots = stream->head = stream->dead = 0;
 }
 
 static void ring_free(struct stream *stream)
@@ -50,10 +91,7 @@ static void ring_free(struct stream *stream)
     if (store->sweep == &stream->indexed)
         store->sweep = stream->indexed.next;
     checkpoint_stream_leaves(stream);
-    list_remove(&stream->indexed);
-    free(stream->rows);
-    stream->rows = NULL;
-    stream->slots = stream->head = stream->used = stream->dead = 0;
+    stream_rows_free(stream);
 }
 
 /* The row's entry is needed no more: its block may go. */
@@ -70,6 +108,7 @@ static void row_drop(struct stream *stream, struct stream_row *row)
     assert(block != NULL && block->live > 0);
     stream->bytes -= row->len;
     stream->transient -= !durable;
+    store->durable_rows -= durable;
     if (--block->live == 0)
         block_release(store, block);
 }
@@ -78,12 +117,11 @@ static void row_drop(struct stream *stream, struct stream_row *row)
 static void ends_strip(struct stream *stream)
 {
     while (stream->used > 0 && stream_row_at(stream, 0)->pos == ROW_DEAD) {
-        stream->head = (stream->head + 1) & (stream->slots - 1);
-        stream->used--;
+        head_pop(stream);
         stream->dead--;
     }
     while (stream->used > 0 && stream_row_at(stream, stream->used - 1)->pos == ROW_DEAD) {
-        stream->used--;
+        used_set(stream, stream->used - 1);
         stream->dead--;
     }
 }
@@ -95,7 +133,7 @@ static void dead_squeeze(struct stream *stream)
         if (stream_row_at(stream, i)->pos != ROW_DEAD)
             *stream_row_at(stream, kept++) = *stream_row_at(stream, i);
     }
-    stream->used = kept;
+    used_set(stream, kept);
     stream->dead = 0;
 }
 
@@ -119,7 +157,7 @@ enum err stream_add(struct stream *stream, uint64_t base, uint32_t count, uint64
          (stream->used > 0 && base <= stream_row_at(stream, stream->used - 1)->base)))
         return ERR_NONE;
     if (stream->used == stream->slots) {
-        enum err err = ring_resize(stream, stream->slots == 0 ? SLOTS_FIRST : stream->slots * 2);
+        enum err err = ring_grow(stream);
         if (err != ERR_NONE)
             return err;
         if (list_empty(&stream->indexed))
@@ -136,11 +174,12 @@ enum err stream_add(struct stream *stream, uint64_t base, uint32_t count, uint64
         int64_t ms = (int64_t)be64_get(block_at(block, pos));
         block->max_ms = ms > block->max_ms ? ms : block->max_ms;
     }
-    stream->used++;
+    used_set(stream, stream->used + 1);
     *stream_row_at(stream, stream->used - 1) =
         (struct stream_row){.base = base, .pos = pos, .len = len, .count = count};
     stream->bytes += len;
     stream->transient += !durable;
+    store->durable_rows += durable;
     stream->idle = 0;
     if (base + count > stream->next)
         stream->next = base + count;
@@ -221,8 +260,7 @@ void stream_trim(struct stream *stream, uint64_t first)
         if (row->base + row->count > first)
             break;
         row_drop(stream, row);
-        stream->head = (stream->head + 1) & (stream->slots - 1);
-        stream->used--;
+        head_pop(stream);
     }
     if (stream->dead > 0)
         ends_strip(stream);
@@ -295,8 +333,7 @@ void stream_rows_leave(struct stream *stream, uint64_t position)
         if (row->pos != ROW_DEAD && row->pos >= position)
             break;
         row_drop(stream, row);
-        stream->head = (stream->head + 1) & (stream->slots - 1);
-        stream->used--;
+        head_pop(stream);
     }
 }
 
@@ -315,8 +352,8 @@ void stream_sweep(struct store *store)
         store->sweep = node;
         if (stream->used == 0 && stream->idle++ > 0)
             ring_free(stream);
-        else if (stream->slots > 64 && stream->used < stream->slots / 8 &&
-                 ring_resize(stream, stream->slots / 4) != ERR_NONE)
+        else if (stream->slots > 64 && stream->used < stream->slots / 4 &&
+                 !ring_shrink(stream, stream->slots / 2))
             break;
     }
     store->sweep = node;

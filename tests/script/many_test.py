@@ -207,6 +207,14 @@ class Churn(Server):
             say(f"room for 20: 60 were served in {rounds} rounds")
 
 
+def delivery_bytes(queue, body):
+    """Of frames on channel 1 for the consumer c, once bytes tell how many messages came."""
+    return (len(amqp.method(1, amqp.DELIVER, amqp.short("c") + struct.pack(">QB", 1, 0) +
+                            amqp.short("") + amqp.short(queue))) +
+            len(amqp.frame(amqp.HEADER, 1, struct.pack(">HHQH", 60, 0, 1, 1 << 12) + b"\1")) +
+            len(amqp.frame(amqp.BODY, 1, body)))
+
+
 class Messages(Server):
     args = ("--memory-limit-mib", 64)
 
@@ -230,11 +238,7 @@ class Messages(Server):
             nonlocal taken, size
             consumer.consume(1, "flow", no_ack=True, tag="c")
             assert consumer.expect_delivery()[2] == body
-            # From here on frames of one length, so bytes tell messages.
-            size = (len(amqp.method(1, amqp.DELIVER, amqp.short("c") + struct.pack(">QB", 1, 0) +
-                                    amqp.short("") + amqp.short("flow"))) +
-                    len(amqp.frame(amqp.HEADER, 1, struct.pack(">HHQH", 60, 0, 1, 1 << 12) + b"\1")) +
-                    len(amqp.frame(amqp.BODY, 1, body)))
+            size = delivery_bytes("flow", body)
             left = (MESSAGES - 1) * size
             while left > 0:
                 piece = len(consumer.receive_bytes(min(left, 1 << 20)))
@@ -256,6 +260,52 @@ class Messages(Server):
         if not SANITIZED:
             self.assertLess(left, self.before_mib + 96)
             self.assertLess(left, middle[0] + 32)
+
+
+class Backlog(Server):
+    args = ("--memory-limit-mib", 16, "--shards", 4)
+
+    def test_transient_messages_that_nobody_takes_wait_with_their_publisher(self):
+        """Their bytes go to a file, but where they are must be known: that takes memory, too."""
+        count, burst_count, sent, heard = 600000, 1000, 0, []
+        consumer = Amqp.login(self.amqp, channel=1, timeout_s=60)
+        consumer.queue_declare(1, "flow", exclusive=True)
+        body = b"m" * 20
+        burst = amqp.publish(1, "", "flow", body, delivery_mode=1) * burst_count
+
+        def publish():
+            nonlocal sent
+            with Amqp.login(self.amqp, channel=1, timeout_s=600) as client:
+                for _ in range(count // burst_count):
+                    client.send(burst)
+                    sent += burst_count
+                client.queue_declare(1, "flow.end", exclusive=True)
+                heard.extend(client.other)
+                if amqp.BLOCKED in heard and amqp.UNBLOCKED not in heard:
+                    client.expect(amqp.UNBLOCKED)
+
+        def take():
+            known = -1
+            while known != sent:
+                known = sent
+                time.sleep(2)
+            full = rss_mib(self.server)
+            consumer.consume(1, "flow", no_ack=True, tag="c")
+            assert consumer.expect_delivery()[2] == body
+            left = (count - 1) * delivery_bytes("flow", body)
+            while left > 0:
+                left -= len(consumer.receive_bytes(min(left, 1 << 20)))
+            say(f"{known} of {count} messages were taken while nobody took any; "
+                f"{self.before_mib:.1f} MiB before, {full:.1f} then")
+            self.assertLess(known, count)
+            if not SANITIZED:
+                self.assertLess(full, self.before_mib + 2 * 16 + 16)
+
+        in_parallel([publish, take], WAIT_S)
+        self.assertIn(amqp.BLOCKED, heard)
+        self.assertIn("memory full, publishers wait", self.server.log())
+        self.assertEqual(consumer.queue_depth(1, "flow"), 0)
+        consumer.leave()
 
 
 class Objects(Server):

@@ -254,7 +254,7 @@ static uint64_t memory_of(const struct store *store)
     }
     for (uint32_t i = 0; i < store->pooled; i++)
         sum += store->pool[i]->capacity;
-    return sum;
+    return sum + store->row_bytes;
 }
 
 void inspect_idle(struct world *world)
@@ -265,7 +265,8 @@ void inspect_idle(struct world *world)
         const struct shard *shard = world->broker.shards[i];
         uint64_t stores = 0;
         for (uint32_t number = i; number < WORLD_CELLS; number += world->shards)
-            stores += memory_of(shard->cells[number]->store);
+            stores +=
+                memory_of(shard->cells[number]->store) + shard->cells[number]->leases * LEASE_BYTES;
         if (shard->conn_count > 0 || shard->foreign.count > 0 || shard->delayed_bytes > 0)
             world_wrong(world, "shard %u: %u connections, %u buffers of others are left", i,
                         shard->conn_count, shard->foreign.count);

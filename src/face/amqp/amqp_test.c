@@ -429,7 +429,8 @@ static void publishers_are_told_when_the_broker_blocks_them(void **state)
     publish(conn, 1, "", "q", "m");
     conn->blocked = true;
     fake_time(conn, 1000);
-    expect(conn, 0, AMQP_CONNECTION_BLOCKED);
+    struct slice reason = expect(conn, 0, AMQP_CONNECTION_BLOCKED);
+    assert_true(slice_equal(reason, slice_of("\x0blow on disk")));
     conn->blocked = false;
     fake_time(conn, 1000);
     expect(conn, 0, AMQP_CONNECTION_UNBLOCKED);

@@ -389,15 +389,18 @@ void connection_timer_set(struct amqp *self)
 
 void connection_check_blocked(struct amqp *self)
 {
-    bool blocked = conn_blocked(self->conn);
-    if (self->stage != STAGE_RUNNING || blocked == self->told_blocked)
+    const char *what = conn_blocked(self->conn);
+    if (self->stage != STAGE_RUNNING || (what != NULL) == self->told_blocked)
         return;
-    self->told_blocked = blocked;
-    struct amqp_connection_blocked m = {.reason = slice_of("low on memory or disk")};
-    if (blocked)
-        amqp_connection_blocked_send(self->conn, 0, &m);
-    else
+    self->told_blocked = what != NULL;
+    if (what != NULL) {
+        char reason[64];
+        snprintf(reason, sizeof reason, "low on %s", what);
+        amqp_connection_blocked_send(self->conn, 0,
+                                     &(struct amqp_connection_blocked){.reason = slice_of(reason)});
+    } else {
         amqp_connection_unblocked_send(self->conn, 0, &(struct amqp_connection_unblocked){0});
+    }
     connection_timer_set(self);
 }
 
@@ -406,7 +409,7 @@ void connection_check_blocked(struct amqp *self)
 static void heartbeat(struct amqp *self, int64_t now_ms)
 {
     static const uint8_t frame[8] = {AMQP_FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, AMQP_FRAME_END};
-    if (self->held || conn_blocked(self->conn) || conn_unread(self->conn))
+    if (self->held || conn_blocked(self->conn) != NULL || conn_unread(self->conn))
         self->input_ms = now_ms;
     if (now_ms - self->input_ms > self->heartbeat_s * INT64_C(2000)) {
         conn_log(self->conn, "warn", "event=\"missed heartbeats from client\" timeout_s=%u",

@@ -133,9 +133,9 @@ struct slice conn_user(const struct conn *conn)
     return slice_of(conn->user);
 }
 
-bool conn_blocked(const struct conn *conn)
+const char *conn_blocked(const struct conn *conn)
 {
-    return conn->blocked;
+    return conn->blocked ? "disk" : NULL;
 }
 
 bool conn_unread(const struct conn *conn)
