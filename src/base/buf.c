@@ -1,6 +1,8 @@
 /* Reference-counted blocks: one allocation each, freed with the last reference. */
 #include "base/buf.h"
 
+#include "base/huge.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
@@ -10,6 +12,7 @@ static struct buf *buf_init(void *memory, size_t head, size_t capacity, uint32_t
     struct buf *buf = memory;
     if (buf == NULL)
         return NULL;
+    huge_wish(memory, head + capacity);
     *buf = (struct buf){.refs = 1,
                         .home = home,
                         .capacity = capacity,

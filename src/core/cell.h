@@ -26,6 +26,7 @@ struct cell_publish {
     const uint64_t *targets; /* queue and partition ids */
     uint32_t target_count;   /* > 0 */
     struct slice pieces[3];  /* the entry */
+    uint8_t **body;          /* as struct publish has it; not the cell's to take */
 };
 
 struct cell_out {

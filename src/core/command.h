@@ -145,6 +145,8 @@ struct publish {
     bool persistent;
     int64_t expiry_ms; /* wall clock, 0 = none (also stands in the entry's head) */
     struct slice pieces[3];
+    uint8_t **body; /* what pieces[2] stands in, from malloc: whoever takes it over sets *body to
+                       NULL; may be NULL itself */
     const struct exchange *exchange;
     struct route_message *message;
     bool mandatory; /* no target: nothing is done and 0 returned, so the face can return it */

@@ -1,9 +1,10 @@
 /* Messages between shards. Each pair of shards has a ring of its own, also a shard with itself:
  * what is asked from inside a cell is run at the top of the loop, never in the middle of another
  * command. Small payloads stand in the message; larger ones in a block on the heap that the
- * receiver frees, or, for deliveries and reads, in a journal block that the sender holds a
- * reference to until the receiver's release message comes home. What does not fit the ring is
- * delayed, in order, and slows publishers until it is gone. */
+ * receiver frees; the body of a large message in the memory that it was gathered in; deliveries and
+ * reads in a journal block that the sender holds a reference to until the receiver's release
+ * message comes home. What does not fit the ring is delayed, in order, and slows publishers until
+ * it is gone. */
 #include "base/buf.h"
 #include "shard/state.h"
 
@@ -51,7 +52,14 @@ struct mail {
     };
     uint8_t *heap; /* the payload when it does not stand behind the message */
     size_t len;
+    uint8_t *body; /* of a large message: taken over from who gathered it */
 };
+
+/* Bytes outside the ring that come with it. */
+static uint64_t mail_kept(const struct mail *mail)
+{
+    return (mail->heap != NULL ? mail->len : 0) + (mail->body != NULL ? mail->publish.lens[2] : 0);
+}
 
 /* ---- Sending ---- */
 
@@ -109,8 +117,9 @@ static void send(struct shard *shard, uint32_t to, struct mail *mail, const stru
         return;
     }
     memcpy(space, mail, sizeof *mail);
-    if (!is_inline)
-        atomic_fetch_add(&shard->broker->mail_bytes[shard->number], mail->len);
+    uint64_t kept = mail_kept(mail);
+    if (kept > 0)
+        atomic_fetch_add(&shard->broker->mail_bytes[shard->number], kept);
     uint8_t *at = is_inline ? space + sizeof *mail : mail->heap;
     for (uint32_t i = 0; i < piece_count; i++) {
         if (pieces[i].len > 0)
@@ -139,6 +148,11 @@ void mail_publish(struct shard *shard, uint32_t cell, const struct cell_publish 
     for (int i = 0; i < 3; i++) {
         mail.publish.lens[i] = publish->pieces[i].len;
         pieces[i + 1] = publish->pieces[i];
+    }
+    if (publish->body != NULL && *publish->body != NULL && mail.publish.lens[2] > INLINE_MAX) {
+        mail.body = *publish->body;
+        *publish->body = NULL;
+        pieces[3] = (struct slice){0};
     }
     send(shard, shard_of_cell(shard->broker, cell), &mail, pieces, 4);
 }
@@ -231,6 +245,8 @@ static void receive_publish(struct shard *shard, const struct mail *mail, const 
         publish.pieces[i] = slice_make(payload, mail->publish.lens[i]);
         payload += mail->publish.lens[i];
     }
+    if (mail->body != NULL)
+        publish.pieces[2].data = mail->body;
     dispatch_local_publish(shard, mail->cell, &publish);
 }
 
@@ -292,6 +308,7 @@ static void receive(struct shard *shard, const struct mail *mail)
         break;
     }
     free(mail->heap);
+    free(mail->body);
 }
 
 /* True when the round ended before the ring was empty. */
@@ -304,8 +321,9 @@ static bool work_from(struct shard *shard, uint32_t from)
         if (mail == NULL)
             return false;
         receive(shard, mail);
-        if (mail->heap != NULL) /* freed by now */
-            atomic_fetch_sub(&shard->broker->mail_bytes[from], mail->len);
+        uint64_t kept = mail_kept(mail); /* freed by now */
+        if (kept > 0)
+            atomic_fetch_sub(&shard->broker->mail_bytes[from], kept);
         if (from == shard->number && mail->kind == MAIL_EVENT)
             shard->own_events--;
         ring_consume(ring);

@@ -54,6 +54,7 @@ static void fill(struct conn *conn, const struct publish *publish, struct cell_p
         .persistent = publish->persistent,
         .expiry_ms = publish->expiry_ms,
         .pieces = {publish->pieces[0], publish->pieces[1], publish->pieces[2]},
+        .body = publish->body,
     };
 }
 
@@ -84,6 +85,7 @@ static uint32_t hand_out(struct conn *conn, struct cell_publish *out, const uint
         conn_close(conn, false);
         return 0;
     }
+    uint8_t **body = out->body;
     uint64_t seen = 0;
     for (uint32_t i = 0; i < count; i++)
         seen |= UINT64_C(1) << cell_of(ids[i], cells);
@@ -97,6 +99,7 @@ static uint32_t hand_out(struct conn *conn, struct cell_publish *out, const uint
         }
         out->targets = theirs;
         out->target_count = n;
+        out->body = (left & (left - 1)) == 0 ? body : NULL; /* the last may take it */
         dispatch_publish(shard, cell, out);
     }
     if (theirs != stack)

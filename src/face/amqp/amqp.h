@@ -268,6 +268,7 @@ struct message_in {
     struct slice exchange, routing_key;
     bool mandatory, immediate;
     struct slice list, body;
+    uint8_t **memory; /* of the body, which who keeps it may take over; may be NULL */
 };
 /* A small message whose frames all stand in data, which begins with a basic.publish frame. Returns
  * bytes used; 0 when it is not such (use the slow way) or, with *want set, more is needed. */

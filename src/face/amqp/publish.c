@@ -4,6 +4,7 @@
  */
 #include "face/amqp/amqp.h"
 
+#include "base/huge.h"
 #include "codec/amqp_wire.h"
 #include "codec/entry.h"
 #include "codec/message.h"
@@ -327,6 +328,7 @@ bool publish_now(struct channel *channel, const struct message_in *in, uint64_t 
         .persistent = checked.persistent,
         .expiry_ms = checked.expiry_ms,
         .pieces = {slice_make(head, (size_t)(end - head)), checked.list, in->body},
+        .body = in->memory,
         .exchange = exchange,
         .message = &message,
         .mandatory = in->mandatory,
@@ -524,6 +526,7 @@ static void assembly_end(struct channel *channel)
         .list = slice_make(assembly->list, assembly->list_len),
         .body =
             slice_make(assembly->body ? assembly->body : (const uint8_t *)"", assembly->body_len),
+        .memory = &assembly->body,
     };
     /* Detached first: an error may close the channel, which forgets its assembly. */
     channel->assembly = NULL;
@@ -583,6 +586,7 @@ static bool body_grow(struct channel *channel, size_t needed)
     uint8_t *body = realloc(assembly->body, capacity);
     if (!body)
         return false;
+    huge_wish(body, capacity);
     assembly->body = body;
     assembly->body_capacity = capacity;
     return true;

@@ -84,6 +84,7 @@ void tx_publish(struct channel *channel, const struct message_in *in)
     uint8_t *at = message->bytes;
     message->len = len;
     message->in = *in;
+    message->in.memory = NULL;
     message->in.exchange = keep(&at, in->exchange);
     message->in.routing_key = keep(&at, in->routing_key);
     message->in.list = keep(&at, in->list);
