@@ -1,6 +1,8 @@
 /* Files in a folder of their own under the system's one for temporary files. */
 #include "io/disk_real.h"
 
+#include "base/folder_rig.h"
+
 #include <limits.h>
 #include <semaphore.h>
 #include <setjmp.h>
@@ -18,8 +20,8 @@ struct place {
     struct disk_real *real;
     struct disk *disk;
     sem_t woken;
-    char folder[PATH_MAX];
-    char path[PATH_MAX + 16];
+    char folder[FOLDER_BYTES];
+    char path[PATH_MAX];
     struct disk_file *file;
 };
 
@@ -47,9 +49,7 @@ static int place_setup(void **state)
 {
     struct place *place = calloc(1, sizeof *place);
     assert_non_null(place);
-    const char *root = getenv("TMPDIR");
-    snprintf(place->folder, sizeof place->folder, "%s/weir-disk-XXXXXX", root ? root : "/tmp");
-    assert_non_null(mkdtemp(place->folder));
+    folder_make("disk", place->folder);
     snprintf(place->path, sizeof place->path, "%s/file", place->folder);
     sem_init(&place->woken, 0, 0);
     assert_int_equal(disk_real_create(wake, place, &place->real), ERR_NONE);

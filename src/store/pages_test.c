@@ -3,6 +3,7 @@
 #include "store/pages.h"
 
 #include "base/endian.h"
+#include "base/folder_rig.h"
 #include "base/memory_double.h"
 
 #include <fcntl.h>
@@ -20,7 +21,7 @@
 enum { ROWS = 4000, LARGE = 5, PAGE = 4096, HEAD = 96 };
 
 struct place {
-    char folder[32], path[64], copy[64], lock[80];
+    char folder[FOLDER_BYTES], path[PATH_MAX], copy[PATH_MAX];
     uint8_t *bytes;
     size_t len;
 };
@@ -64,11 +65,9 @@ static void bytes_write(const char *path, const uint8_t *bytes, size_t len)
 
 static void place_make(struct place *place)
 {
-    snprintf(place->folder, sizeof place->folder, "pages_test_XXXXXX");
-    assert_non_null(mkdtemp(place->folder));
+    folder_make("pages", place->folder);
     snprintf(place->path, sizeof place->path, "%s/state", place->folder);
     snprintf(place->copy, sizeof place->copy, "%s/copy", place->folder);
-    snprintf(place->lock, sizeof place->lock, "%s-lock", place->path);
     fill(place->path);
     FILE *file = fopen(place->path, "r");
     assert_non_null(file);
@@ -83,10 +82,7 @@ static void place_make(struct place *place)
 
 static void place_done(struct place *place)
 {
-    unlink(place->path);
-    unlink(place->copy);
-    unlink(place->lock);
-    rmdir(place->folder);
+    folder_remove(place->folder);
     free(place->bytes);
 }
 

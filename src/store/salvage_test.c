@@ -3,6 +3,7 @@
 #include "store/salvage.h"
 
 #include "base/endian.h"
+#include "base/folder_rig.h"
 #include "store/index.h"
 #include "store/pages.h"
 
@@ -21,7 +22,7 @@
 enum { ROWS = 260, LARGE = 6000, PRIME_STEP = 61 };
 
 struct file {
-    char folder[64], path[96];
+    char folder[FOLDER_BYTES], path[PATH_MAX];
     uint8_t *data;
     size_t len;
 };
@@ -45,8 +46,7 @@ static void batch_fill(struct state_batch *batch, uint64_t round)
 static void file_make(struct file *file)
 {
     struct state *state;
-    snprintf(file->folder, sizeof file->folder, "salvage_test_XXXXXX");
-    assert_non_null(mkdtemp(file->folder));
+    folder_make("salvage", file->folder);
     snprintf(file->path, sizeof file->path, "%s/state", file->folder);
     for (size_t i = 0; i < sizeof filler; i++)
         filler[i] = (uint8_t)(i * 31);
@@ -77,11 +77,7 @@ static void file_write(const struct file *file, size_t at, uint8_t byte)
 
 static void file_done(struct file *file)
 {
-    char lock[128];
-    snprintf(lock, sizeof lock, "%s-lock", file->path);
-    unlink(file->path);
-    unlink(lock);
-    rmdir(file->folder);
+    folder_remove(file->folder);
     free(file->data);
 }
 

@@ -2,6 +2,7 @@
 #include "store/state.h"
 
 #include "base/endian.h"
+#include "base/folder_rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -104,10 +105,9 @@ static void rubbish_write(const char *path)
 static void lmdb_keeps_its_promises(void **state)
 {
     (void)state;
-    char folder[] = "state_test_XXXXXX", path[64], lock[80], fresh[80];
-    assert_non_null(mkdtemp(folder));
+    char folder[FOLDER_BYTES], path[PATH_MAX], fresh[PATH_MAX + 8];
+    folder_make("state", folder);
     snprintf(path, sizeof path, "%s/state", folder);
-    snprintf(lock, sizeof lock, "%s-lock", path);
     snprintf(fresh, sizeof fresh, "%s-new", path);
     rubbish_write(fresh); /* as a power cut leaves one that was being made */
     promises(&state_lmdb, path);
@@ -115,9 +115,7 @@ static void lmdb_keeps_its_promises(void **state)
     rubbish_write(path);
     struct state *opened;
     assert_int_equal(state_lmdb.open(&state_lmdb, path, false, &opened), ERR_CORRUPT);
-    unlink(path);
-    unlink(lock);
-    rmdir(folder);
+    folder_remove(folder);
 }
 
 int main(void)
