@@ -32,6 +32,7 @@ struct face_config {
     uint32_t max_message_bytes; /* AMQP body */
     uint32_t max_batch_bytes;   /* Kafka batch */
     uint32_t max_request_bytes; /* Kafka request */
+    uint32_t idle_s;            /* Kafka; 0: never too long */
     uint32_t default_partitions;
     bool auto_create_topics;
     const char *cluster_name; /* "weir@host" */

@@ -193,6 +193,22 @@ class Readers(Server):
             client.close()
 
 
+class Silent(Server):
+    args = (*Server.args, "--kafka-idle-s", 1)
+
+    def test_kafka_clients_who_say_nothing_are_sent_away(self):
+        silent, busy = Kafka(self.kafka), Kafka(self.kafka)
+        began = time.monotonic()
+        with busy:
+            self.assertEqual(busy.topics_create(["t"]), [0])
+            while time.monotonic() - began < 2.5:
+                self.assertEqual(busy.produce("t", 0, kafka.batch([b"here"]))[0], 0)
+                time.sleep(0.2)
+            self.assertEqual(silent.socket.recv(1), b"")
+            self.assertEqual(busy.produce("t", 0, kafka.batch([b"still"]))[0], 0)
+        silent.close()
+
+
 class Vanished(Server):
     def vanish(self, connection):
         """The socket is gone without a word to the other side, as when a machine loses power."""

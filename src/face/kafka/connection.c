@@ -8,6 +8,25 @@
 
 enum { LENGTH_BYTES = 4 };
 
+/* Kafka ends connections that say nothing for long, and so its clients expect it. Rings again when
+ * it may be so far. */
+static void idle_watch(struct kafka *kafka, int64_t now_ms)
+{
+    int64_t idle_ms = (int64_t)conn_config(kafka->conn)->idle_s * 1000;
+    if (idle_ms == 0 || kafka->closing)
+        return;
+    if (kafka->oldest != kafka->next_sequence || conn_unread(kafka->conn))
+        kafka->active_ms = now_ms;
+    if (now_ms - kafka->active_ms < idle_ms) {
+        request_timer_set(kafka, kafka->active_ms + idle_ms);
+        return;
+    }
+    conn_log(kafka->conn, "info", "event=\"idle connection closed\" idle_s=%u",
+             conn_config(kafka->conn)->idle_s);
+    kafka->closing = true;
+    conn_close(kafka->conn, true);
+}
+
 static void *connection_open(struct conn *conn)
 {
     struct kafka *kafka = calloc(1, sizeof *kafka);
@@ -15,6 +34,8 @@ static void *connection_open(struct conn *conn)
         return NULL;
     kafka->conn = conn;
     kafka->timer_ms = INT64_MAX;
+    kafka->active_ms = conn_now_ms(conn);
+    idle_watch(kafka, kafka->active_ms);
     return kafka;
 }
 
@@ -22,6 +43,7 @@ static size_t connection_input(void *self, const uint8_t *data, size_t len)
 {
     struct kafka *kafka = self;
     size_t used = 0;
+    kafka->active_ms = conn_now_ms(kafka->conn);
     while (!kafka->closing && !kafka->held && len - used >= LENGTH_BYTES) {
         uint32_t size = be32_get(data + used);
         if (size > conn_config(kafka->conn)->max_request_bytes) {
@@ -56,6 +78,7 @@ static void connection_drained(void *self)
 static void connection_timer(void *self, int64_t now_ms)
 {
     requests_expire(self, now_ms);
+    idle_watch(self, now_ms);
 }
 
 static void connection_close(void *self, enum err err)

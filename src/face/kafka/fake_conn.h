@@ -53,6 +53,7 @@ struct conn {
     int64_t timer_at;
     size_t pending; /* what conn_output_pending says */
     int64_t now_ms;
+    bool unread; /* input that waits is not shown to the face */
     uint64_t random, producer_ids;
     enum err append_err; /* what appends are answered with */
     /* Answers COMMAND_GROUP; takes over nothing. NULL: with an empty answer. */
@@ -118,6 +119,11 @@ void conn_want(struct conn *conn, size_t bytes)
 {
     (void)conn;
     assert(bytes > 0);
+}
+
+bool conn_unread(const struct conn *conn)
+{
+    return conn->unread;
 }
 
 void conn_hold(struct conn *conn)

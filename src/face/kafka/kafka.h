@@ -104,6 +104,7 @@ struct kafka {
     uint32_t hurriable; /* requests in flight that can be hurried */
     uint32_t late;      /* answers to come that nobody waits for */
     int64_t timer_ms;   /* the connection's timer; INT64_MAX: not set */
+    int64_t active_ms;  /* when something came in or went out last */
     enum sasl_stage sasl;
     bool held, closing, sending;
 };
@@ -127,6 +128,8 @@ void request_fail(struct request *request, const char *why);
 void request_take(struct kafka *kafka, struct slice frame);
 /* Where an event belongs. */
 void request_event(struct kafka *kafka, const struct event *event);
+/* The timer rings at that time, or before it for something else. */
+void request_timer_set(struct kafka *kafka, int64_t at_ms);
 /* Finishes the requests whose time is over. */
 void requests_expire(struct kafka *kafka, int64_t now_ms);
 /* Sends every response whose turn has come. */

@@ -124,7 +124,7 @@ static void request_progress(struct request *request)
 
 /* ---- Time limits ---- */
 
-static void timer_set(struct kafka *kafka, int64_t at_ms)
+void request_timer_set(struct kafka *kafka, int64_t at_ms)
 {
     if (at_ms >= kafka->timer_ms)
         return;
@@ -137,7 +137,7 @@ void request_limit(struct request *request, int32_t timeout_ms)
     if (timeout_ms < TIMEOUT_MS_MIN)
         timeout_ms = TIMEOUT_MS_MIN;
     request->deadline_ms = conn_now_ms(request->kafka->conn) + timeout_ms;
-    timer_set(request->kafka, request->deadline_ms);
+    request_timer_set(request->kafka, request->deadline_ms);
 }
 
 /* The timer is not moved when requests are done, so it mostly finds nothing to do: that is cheaper
@@ -159,7 +159,7 @@ void requests_expire(struct kafka *kafka, int64_t now_ms)
         request->waiting = 0;
         request->handler->finish(request);
     }
-    timer_set(kafka, next_ms);
+    request_timer_set(kafka, next_ms);
     requests_send(kafka);
 }
 
@@ -290,6 +290,7 @@ void requests_send(struct kafka *kafka)
             closes = true;
         }
         request_retire(kafka);
+        kafka->active_ms = conn_now_ms(kafka->conn);
         if (closes)
             connection_end(kafka, true);
     }

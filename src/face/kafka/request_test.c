@@ -165,6 +165,46 @@ static void a_slow_reader_is_not_served_more(void **state)
 
 /* ---- Time limits ---- */
 
+static void silence_ends_a_connection_but_waiting_is_none(void **state)
+{
+    struct conn *conn = *state;
+    conn->config.idle_s = 600;
+    conn->face->timer(conn->self, conn->now_ms);
+    fake_time(conn, 599 * 1000);
+    struct kafka_metadata_request metadata = kafka_metadata_request_default;
+    send_request(conn, KAFKA_METADATA, 9, 1, &metadata);
+    fake_time(conn, 599 * 1000);
+    assert_false(conn->closed);
+    conn->unread = true; /* it speaks, but is not listened to */
+    fake_time(conn, 601 * 1000);
+    assert_false(conn->closed);
+    conn->unread = false;
+    fake_time(conn, 599 * 1000);
+    assert_false(conn->closed);
+    fake_time(conn, 1000);
+    assert_true(conn->closed);
+}
+
+static void a_fetch_that_waits_is_no_silence(void **state)
+{
+    struct conn *conn = *state;
+    topic_create(conn, "t", 1);
+    conn->config.idle_s = 1;
+    conn->face->timer(conn->self, conn->now_ms);
+    struct fetch_call fetch;
+    fetch_fill(&fetch, "t", 1, 0);
+    fetch.in.max_wait_ms = 5000;
+    send_request(conn, KAFKA_FETCH, 12, 1, &fetch.in);
+    for (int i = 0; i < 4; i++)
+        fake_time(conn, 1000);
+    assert_int_equal(responses(conn), 0);
+    assert_false(conn->closed);
+    fake_time(conn, 1000);
+    assert_int_equal(responses(conn), 1);
+    fake_time(conn, 1000);
+    assert_true(conn->closed);
+}
+
 static void administration_is_answered_in_its_time(void **state)
 {
     struct conn *conn = *state;
@@ -347,6 +387,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(several_produces_may_be_under_way, setup, teardown),
         cmocka_unit_test_setup_teardown(too_many_requests_wait_their_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(a_slow_reader_is_not_served_more, setup, teardown),
+        cmocka_unit_test_setup_teardown(silence_ends_a_connection_but_waiting_is_none, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_fetch_that_waits_is_no_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(administration_is_answered_in_its_time, setup, teardown),
         cmocka_unit_test_setup_teardown(
             what_the_protocol_gives_no_time_for_is_answered_after_a_while, setup, teardown),
