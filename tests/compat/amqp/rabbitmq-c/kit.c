@@ -81,6 +81,18 @@ void kit_close(amqp_connection_state_t peer)
     assert_int_equal(amqp_destroy_connection(peer), AMQP_STATUS_OK);
 }
 
+int kit_setup(void **state)
+{
+    *state = kit_open(131072, 0);
+    return 0;
+}
+
+int kit_teardown(void **state)
+{
+    kit_close(*state);
+    return 0;
+}
+
 void kit_reply_ok(amqp_rpc_reply_t reply, const char *file, int line)
 {
     if (reply.reply_type == AMQP_RESPONSE_SERVER_EXCEPTION) {
@@ -243,6 +255,19 @@ void kit_empty(amqp_connection_state_t peer, const char *queue)
 
     kit_reply_ok(reply, __FILE__, __LINE__);
     assert_int_equal(reply.reply.id, AMQP_BASIC_GET_EMPTY_METHOD);
+}
+
+amqp_table_entry_t kit_entry_text(const char *key, const char *value)
+{
+    return (amqp_table_entry_t){
+        .key = kit_bytes(key),
+        .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = kit_bytes(value)}};
+}
+
+amqp_table_entry_t kit_entry_int(const char *key, int32_t value)
+{
+    return (amqp_table_entry_t){.key = kit_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_I32, .value.i32 = value}};
 }
 
 const amqp_field_value_t *kit_field(const amqp_table_t *table, const char *key)

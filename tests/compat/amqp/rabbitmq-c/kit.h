@@ -24,6 +24,10 @@ amqp_connection_state_t kit_connect(void);
 /* Logged in as guest, with channel 1 open. */
 amqp_connection_state_t kit_open(int frame_max, int heartbeat_s);
 void kit_close(amqp_connection_state_t peer);
+/* A test whose state is such a connection. */
+#define kit_with_peer(test) cmocka_unit_test_setup_teardown(test, kit_setup, kit_teardown)
+int kit_setup(void **state);
+int kit_teardown(void **state);
 
 /* The reply must be normal. */
 #define kit_ok(peer) kit_reply_ok(amqp_get_rpc_reply(peer), __FILE__, __LINE__)
@@ -51,6 +55,9 @@ uint64_t kit_get(amqp_connection_state_t peer, const char *queue, const char *bo
 /* Gets a message, waited for; destroy it with amqp_destroy_message(). */
 void kit_get_message(amqp_connection_state_t peer, const char *queue, amqp_message_t *message);
 void kit_empty(amqp_connection_state_t peer, const char *queue);
+/* Entries of a table of arguments or headers. */
+amqp_table_entry_t kit_entry_text(const char *key, const char *value);
+amqp_table_entry_t kit_entry_int(const char *key, int32_t value);
 /* The entry of a table, or NULL. */
 const amqp_field_value_t *kit_field(const amqp_table_t *table, const char *key);
 
