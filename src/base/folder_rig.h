@@ -3,7 +3,6 @@
 #ifndef WEIR_BASE_FOLDER_RIG_H
 #define WEIR_BASE_FOLDER_RIG_H
 
-#include <assert.h>
 #include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
@@ -17,8 +16,7 @@ static inline void folder_make(const char *name, char *out)
 {
     const char *root = getenv("TMPDIR");
     int len = snprintf(out, FOLDER_BYTES, "%s/weir-%s-XXXXXX", root ? root : "/tmp", name);
-    assert(len > 0 && len < FOLDER_BYTES);
-    if (mkdtemp(out) == NULL) {
+    if (len < 0 || len >= FOLDER_BYTES || mkdtemp(out) == NULL) {
         perror(out);
         abort();
     }

@@ -81,15 +81,6 @@ static void story(struct rig *rig, bool *safe)
     (void)try(rig, forget);
 }
 
-static int64_t committed(struct rig *rig, const char *topic, uint32_t partition)
-{
-    struct group_offset asked = {.topic = slice_of(topic), .partition = partition};
-    struct group_request request = rig_member(GROUP_OFFSETS, "", -1);
-    request.offsets = &asked;
-    request.offset_count = 1;
-    return rig_ask(rig, request, ERR_NONE)->offsets[0].offset;
-}
-
 static void memory_may_run_out_at_any_moment(void **state)
 {
     (void)state;
@@ -105,13 +96,13 @@ static void memory_may_run_out_at_any_moment(void **state)
         for (uint64_t tag = 1; tag <= rig->tag; tag++)
             assert_int_not_equal(told(rig, tag), ERR_AGAIN);
         if (safe) {
-            assert_int_equal(committed(rig, "t", 3), 30);
-            assert_int_equal(committed(rig, "u", 1), 10);
+            assert_int_equal(rig_offset(rig, "t", 3), 30);
+            assert_int_equal(rig_offset(rig, "u", 1), 10);
         }
         int32_t generation;
         const char *member = rig_settle_one(rig, &generation);
         rig_ask(rig, commit_request(member, generation), ERR_NONE);
-        assert_int_equal(committed(rig, "t", 3), 30);
+        assert_int_equal(rig_offset(rig, "t", 3), 30);
         rig_destroy(rig);
     }
 }
@@ -132,7 +123,7 @@ static void stored_groups_are_read_or_memory_is_said_to_be_short(void **state)
         memory_fail_at(0, 0);
         assert_true(err == ERR_NONE || err == ERR_NO_MEMORY);
         if (err == ERR_NONE)
-            assert_int_equal(committed(fresh, "t", 3), 30);
+            assert_int_equal(rig_offset(fresh, "t", 3), 30);
         rig_destroy(fresh);
     }
     for (size_t cut = 0; cut < stored.len; cut++) { /* and what is cut is corrupt */

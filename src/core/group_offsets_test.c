@@ -19,28 +19,19 @@ static struct group_request commit_request(void)
     return request;
 }
 
-static int64_t committed(struct rig *rig, const char *topic, uint32_t partition)
-{
-    struct group_offset asked = {.topic = slice_of(topic), .partition = partition};
-    struct group_request request = rig_member(GROUP_OFFSETS, "", -1);
-    request.offsets = &asked;
-    request.offset_count = 1;
-    return rig_ask(rig, request, ERR_NONE)->offsets[0].offset;
-}
-
 static void committed_offsets_are_kept(void **state)
 {
     (void)state;
     struct rig *rig = rig_create();
-    assert_int_equal(committed(rig, "t", 3), -1);
+    assert_int_equal(rig_offset(rig, "t", 3), -1);
     const struct group_answer *done = rig_ask(rig, commit_request(), ERR_NONE);
     assert_int_equal(done->offset_count, 3);
     assert_int_equal(done->offsets[2].err, ERR_NONE);
     assert_true(rig->durable[rig->answer_count - 1]);
     assert_int_equal(rig->record_count, 1);
-    assert_int_equal(committed(rig, "t", 3), 30);
-    assert_int_equal(committed(rig, "t", 1), 10);
-    assert_int_equal(committed(rig, "t", 2), -1);
+    assert_int_equal(rig_offset(rig, "t", 3), 30);
+    assert_int_equal(rig_offset(rig, "t", 1), 10);
+    assert_int_equal(rig_offset(rig, "t", 2), -1);
     struct group_request all = rig_member(GROUP_OFFSETS, "", -1);
     all.all = true;
     const struct group_answer *answer = rig_ask(rig, all, ERR_NONE);
@@ -57,7 +48,7 @@ static void committed_offsets_are_kept(void **state)
     request.offsets = &large;
     request.offset_count = 1;
     assert_int_equal(rig_ask(rig, request, ERR_NONE)->offsets[0].err, ERR_TOO_LARGE);
-    assert_int_equal(committed(rig, "t", 3), 30);
+    assert_int_equal(rig_offset(rig, "t", 3), 30);
     rig->append_err = ERR_DISK_FULL;
     rig_ask(rig, commit_request(), ERR_DISK_FULL);
     rig_destroy(rig);
@@ -136,12 +127,12 @@ static void offsets_survive_a_restart(void **state)
     rig_ask(rig, request, ERR_NONE);
 
     struct rig *replayed = restart(rig, (struct slice){0}, 0);
-    assert_int_equal(committed(replayed, "t", 3), 31);
-    assert_int_equal(committed(replayed, "u", 0), 7);
+    assert_int_equal(rig_offset(replayed, "t", 3), 31);
+    assert_int_equal(rig_offset(replayed, "u", 0), 7);
     rig_destroy(replayed);
     replayed = restart(rig, value, 0); /* records that it reflects come again */
-    assert_int_equal(committed(replayed, "t", 3), 31);
-    assert_int_equal(committed(replayed, "t", 1), 10);
+    assert_int_equal(rig_offset(replayed, "t", 3), 31);
+    assert_int_equal(rig_offset(replayed, "t", 1), 10);
     /* The member is not known any more, and joins again. */
     rig_ask(replayed, request, ERR_UNKNOWN_MEMBER);
     rig_heartbeat(replayed, member, generation, ERR_UNKNOWN_MEMBER);
@@ -189,7 +180,7 @@ static void large_commits_are_several_records(void **state)
     rig_ask(rig, request, ERR_NONE);
     assert_true(rig->record_count > 5);
     for (uint32_t i = 0; i < 100; i++)
-        assert_int_equal(committed(rig, "t", 99 - i), i);
+        assert_int_equal(rig_offset(rig, "t", 99 - i), i);
     free(offsets);
     rig_destroy(rig);
 }
@@ -211,13 +202,13 @@ static void groups_are_deleted_when_empty(void **state)
     rig_ask(rig, rig_member(GROUP_DELETE, "", -1), ERR_NONE);
     assert_true(rig->durable[rig->answer_count - 1]);
     rig_ask(rig, rig_member(GROUP_DESCRIBE, "", -1), ERR_GROUP_NOT_FOUND);
-    assert_int_equal(committed(rig, "t", 3), -1);
+    assert_int_equal(rig_offset(rig, "t", 3), -1);
     assert_null(stored_form(rig, 9).data);
     struct rig *replayed = restart(rig, (struct slice){0}, 0);
     rig_ask(replayed, rig_member(GROUP_DESCRIBE, "", -1), ERR_GROUP_NOT_FOUND);
     rig_destroy(replayed);
     rig_ask(rig, commit_request(), ERR_NONE); /* and begin anew */
-    assert_int_equal(committed(rig, "t", 3), 30);
+    assert_int_equal(rig_offset(rig, "t", 3), 30);
     rig_destroy(rig);
 }
 
@@ -234,7 +225,7 @@ static void who_has_no_offsets_forgets_none(void **state)
     rig_send(rig, join);
     rig_wait(rig, 400);
     rig_ask(rig, forget, ERR_GROUP_NOT_EMPTY);
-    assert_int_equal(committed(rig, "t", 3), 30);
+    assert_int_equal(rig_offset(rig, "t", 3), 30);
     rig_destroy(rig);
 }
 
@@ -255,8 +246,8 @@ static void offsets_of_topics_that_nobody_consumes_may_go(void **state)
     const struct group_answer *answer = rig_ask(rig, forget, ERR_NONE);
     assert_int_equal(answer->offsets[0].err, ERR_SUBSCRIBED);
     assert_int_equal(answer->offsets[2].err, ERR_NONE);
-    assert_int_equal(committed(rig, "t", 3), 30);
-    assert_int_equal(committed(rig, "u", 0), -1);
+    assert_int_equal(rig_offset(rig, "t", 3), 30);
+    assert_int_equal(rig_offset(rig, "u", 0), -1);
     rig_destroy(rig);
 }
 

@@ -244,6 +244,16 @@ static inline void rig_heartbeat(struct rig *rig, const char *member, int32_t ge
     rig_ask(rig, rig_member(GROUP_HEARTBEAT, member, generation), err);
 }
 
+/* The offset committed for a partition, -1: none. */
+static inline int64_t rig_offset(struct rig *rig, const char *topic, uint32_t partition)
+{
+    struct group_offset asked = {.topic = slice_of(topic), .partition = partition};
+    struct group_request request = rig_member(GROUP_OFFSETS, "", -1);
+    request.offsets = &asked;
+    request.offset_count = 1;
+    return rig_ask(rig, request, ERR_NONE)->offsets[0].offset;
+}
+
 static inline const char *rig_state_of(struct rig *rig)
 {
     return rig_c(rig_ask(rig, rig_member(GROUP_DESCRIBE, "", -1), ERR_NONE)->groups[0].state);

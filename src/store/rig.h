@@ -278,6 +278,26 @@ static inline enum err rig_append(struct rig *rig)
     return stream_add(&owner->stream, number / RIG_STREAMS, 1, pos, (uint32_t)len);
 }
 
+/* Makes a cell with two extents and a journal of several frames behind the checkpoint. */
+static inline enum err rig_make_cell(struct rig *rig)
+{
+    enum err err = rig_open(rig);
+    for (int i = 0; i < 150 && err == ERR_NONE; i++) {
+        err = rig_append(rig);
+        if (i % 10 == 9) {
+            store_flush(rig->store, false);
+            rig_settle(rig);
+        }
+        if (i == 49 || i == 99) {
+            rig_tick(rig, 1);
+            rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
+            rig_settle(rig);
+        }
+    }
+    rig_close(rig);
+    return err;
+}
+
 /* Trims a stream, durably. */
 static inline enum err rig_trim(struct rig *rig, uint64_t stream, uint64_t first)
 {

@@ -305,14 +305,21 @@ static void memory_may_run_out_at_any_moment(void **state)
     }
 }
 
-static void memory_may_run_out_at_any_moment_of_a_start(void **state)
+/* One that was worked with, for a start that fails. */
+static struct world *world_stopped(void)
 {
-    (void)state;
     struct world *world = world_create(3);
     assert_int_equal(world_open(world), ERR_NONE);
     work(world, 60);
     world_close(world);
     double_reboot(world->rig.disk, DOUBLE_KEEP);
+    return world;
+}
+
+static void memory_may_run_out_at_any_moment_of_a_start(void **state)
+{
+    (void)state;
+    struct world *world = world_stopped();
     enum err err = ERR_NO_MEMORY;
     uint64_t failed = 0;
     for (uint64_t n = 1; err != ERR_NONE; n++) {
@@ -370,11 +377,7 @@ static void a_look_up_that_fails_harms_nothing(void **state)
 static void a_start_that_cannot_look_up_fails(void **state)
 {
     (void)state;
-    struct world *world = world_create(3);
-    assert_int_equal(world_open(world), ERR_NONE);
-    work(world, 60);
-    world_close(world);
-    double_reboot(world->rig.disk, DOUBLE_KEEP);
+    struct world *world = world_stopped();
     enum err err = ERR_IO;
     for (uint64_t n = 1; err != ERR_NONE; n++) {
         fragile.fail_err = ERR_IO;
@@ -408,11 +411,7 @@ static void a_read_that_fails_is_told_and_harms_nothing(void **state)
 static void a_start_that_cannot_read_says_what(void **state)
 {
     (void)state;
-    struct world *world = world_create(3);
-    assert_int_equal(world_open(world), ERR_NONE);
-    work(world, 60);
-    world_close(world);
-    double_reboot(world->rig.disk, DOUBLE_KEEP);
+    struct world *world = world_stopped();
     enum err err = ERR_IO;
     for (uint64_t n = 1; err != ERR_NONE; n++) {
         world->rig.problem[0] = '\0';

@@ -225,6 +225,17 @@ static void who_holds_a_reference_keeps_the_bytes(void **state)
     rig_done(&rig);
 }
 
+static void add_volatiles(struct rig *rig, struct stream *stream, uint64_t from, uint64_t to)
+{
+    for (uint64_t i = from; i < to; i++) {
+        add_volatile(rig, stream, i);
+        if (i % 50 == 0) {
+            rig_tick(rig, 10);
+            rig_settle(rig);
+        }
+    }
+}
+
 static void volatile_entries_spill_and_come_back(void **state)
 {
     (void)state;
@@ -234,17 +245,11 @@ static void volatile_entries_spill_and_come_back(void **state)
     rig.memory_limit = 2u << 20;
     assert_int_equal(rig_open(&rig), ERR_NONE);
     struct stream *stream = &rig.streams[0].stream;
-    for (uint64_t i = 0; i < 10000; i++) {
-        if (i == 7000)
-            rig.size = 900000; /* larger than a block */
-        if (i == 7010)
-            rig.size = 4000;
-        add_volatile(&rig, stream, i);
-        if (i % 50 == 0) {
-            rig_tick(&rig, 10);
-            rig_settle(&rig);
-        }
-    }
+    add_volatiles(&rig, stream, 0, 7000);
+    rig.size = 900000; /* larger than a block */
+    add_volatiles(&rig, stream, 7000, 7010);
+    rig.size = 4000;
+    add_volatiles(&rig, stream, 7010, 10000);
     struct store_stats stats;
     store_stats(rig.store, &stats);
     assert_true(stats.spilled_bytes > 10u << 20);
@@ -272,13 +277,7 @@ static void damage_in_the_spill_file_is_noticed(void **state)
     rig.memory_limit = 1u << 20;
     assert_int_equal(rig_open(&rig), ERR_NONE);
     struct stream *stream = &rig.streams[0].stream;
-    for (uint64_t i = 0; i < 2000; i++) {
-        add_volatile(&rig, stream, i);
-        if (i % 50 == 0) {
-            rig_tick(&rig, 10);
-            rig_settle(&rig);
-        }
-    }
+    add_volatiles(&rig, stream, 0, 2000);
     struct entry entry;
     assert_int_equal(stream_peek(stream, 0, &entry), STREAM_MISS);
     struct double_inode *spill = double_find(rig.disk->now, RIG_PATH "/spill")->inode;

@@ -41,25 +41,13 @@ static uint64_t verify(struct rig *rig, struct found *found)
     return found->report.damaged;
 }
 
-/* A cell with two extents and a journal of several frames behind the checkpoint. */
-static void fill(struct rig *rig)
+static struct state_memory *cell_make(struct rig *rig)
 {
-    assert_int_equal(rig_open(rig), ERR_NONE);
-    for (int round = 0; round < 3; round++) {
-        for (int i = 0; i < 50; i++) {
-            assert_int_equal(rig_append(rig), ERR_NONE);
-            if (i % 10 == 9) {
-                store_flush(rig->store, false);
-                rig_settle(rig);
-            }
-        }
-        if (round < 2) {
-            rig_tick(rig, 1);
-            rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
-            rig_settle(rig);
-        }
-    }
-    rig_close(rig);
+    struct state_memory *memory = state_memory_create();
+    rig_init(rig, 1);
+    rig->state = state_memory_backend(memory);
+    assert_int_equal(rig_make_cell(rig), ERR_NONE);
+    return memory;
 }
 
 static void a_sound_cell_is_found_sound_and_counted(void **state)
@@ -71,7 +59,7 @@ static void a_sound_cell_is_found_sound_and_counted(void **state)
     rig_init(&rig, 1);
     rig.state = state_memory_backend(memory);
     assert_int_equal(verify(&rig, &found), 0); /* an absent folder, too */
-    fill(&rig);
+    assert_int_equal(rig_make_cell(&rig), ERR_NONE);
     assert_int_equal(verify(&rig, &found), 0);
     assert_int_equal(found.report.extents, 2);
     assert_int_equal(found.report.streams, RIG_STREAMS);
@@ -87,12 +75,9 @@ static void a_sound_cell_is_found_sound_and_counted(void **state)
 static void every_flipped_bit_is_found_with_file_and_offset(void **state)
 {
     (void)state;
-    struct state_memory *memory = state_memory_create();
     struct rig rig;
     struct found found;
-    rig_init(&rig, 1);
-    rig.state = state_memory_backend(memory);
-    fill(&rig);
+    struct state_memory *memory = cell_make(&rig);
     assert_int_equal(verify(&rig, &found), 0);
     uint64_t files = 0, frames_end = 0, from = 0;
     for (int i = 0; i < DOUBLE_NAMES; i++) {
@@ -129,12 +114,9 @@ static void every_flipped_bit_is_found_with_file_and_offset(void **state)
 static void a_last_write_that_is_not_whole_is_told(void **state)
 {
     (void)state;
-    struct state_memory *memory = state_memory_create();
     struct rig rig;
     struct found found;
-    rig_init(&rig, 1);
-    rig.state = state_memory_backend(memory);
-    fill(&rig);
+    struct state_memory *memory = cell_make(&rig);
     assert_int_equal(verify(&rig, &found), 0);
     assert_int_equal(found.doubts, 0);
     uint64_t end = found.report.end;
@@ -157,12 +139,9 @@ static void a_last_write_that_is_not_whole_is_told(void **state)
 static void what_index_and_extents_disagree_on_is_found(void **state)
 {
     (void)state;
-    struct state_memory *memory = state_memory_create();
     struct rig rig;
     struct found found;
-    rig_init(&rig, 1);
-    rig.state = state_memory_backend(memory);
-    fill(&rig);
+    struct state_memory *memory = cell_make(&rig);
     assert_int_equal(disk_remove(&rig.disk->disk, RIG_PATH "/extent-0000000000000002"), ERR_NONE);
     assert_true(verify(&rig, &found) > 0);
     assert_non_null(strstr(found.text[0], "extent-0000000000000002: missing"));
@@ -183,7 +162,7 @@ static void damaged_rows_of_the_state_store_are_found(void **state)
         struct state_found row;
         rig_init(&rig, 1);
         rig.state = state_memory_backend(memory);
-        fill(&rig);
+        assert_int_equal(rig_make_cell(&rig), ERR_NONE);
         assert_int_equal(rig.state->open(rig.state, RIG_PATH "/state", false, &opened), ERR_NONE);
         assert_int_equal(rig.state->reader_open(opened, &reader), ERR_NONE);
         struct slice key = {.data = (const uint8_t *)&tables[i], .len = 1};
