@@ -4,9 +4,8 @@ must have been served meanwhile."""
 
 import socket
 import time
-import unittest
 
-from kit import SANITIZED, Peak, WeirServer, rss_mib, say
+from kit import SANITIZED, Peak, ServerTest, rss_mib, say
 from witness import Witness
 
 # What a test may add to the memory at its worst, and what may be left of that when it is over.
@@ -40,24 +39,16 @@ def read_to_end(connection):
     return said
 
 
-class Hostile(unittest.TestCase):
-    """One server for the class; each test has its witness and its memory watched."""
+class Hostile(ServerTest):
+    """Each test has its witness and its memory watched."""
 
-    args = ()
+    listen = [f"{face}=127.0.0.1:0" for face in ("amqp", "kafka", "http")]
 
     @classmethod
     def setUpClass(cls):
-        cls.server = WeirServer(listen=[f"{face}=127.0.0.1:0" for face in
-                                        ("amqp", "kafka", "http")], args=cls.args).start()
+        super().setUpClass()
         with Witness(cls.server):  # what is allocated once is allocated
             time.sleep(0.1)
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()  # asserts that it was up and ends with 0
-        finally:
-            cls.server.clean()
 
     def setUp(self):
         self.amqp, self.kafka, self.http = map(self.server.addr, ("amqp", "kafka", "http"))

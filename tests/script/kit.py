@@ -128,6 +128,23 @@ def run_weir(*words, env=None, timeout_s=10):
                           env={**os.environ, **(env or {})}, timeout=timeout_s * SLOW)
 
 
+class ServerTest(unittest.TestCase):
+    """Tests of one server, started for all of them and ended in order after the last."""
+
+    listen, args = None, ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = WeirServer(listen=cls.listen, args=cls.args).start()
+
+    @classmethod
+    def tearDownClass(cls):
+        try:
+            cls.server.stop()  # asserts that it was up and ends with 0
+        finally:
+            cls.server.clean()
+
+
 def run_classes(names):
     """Runs each class of tests in a process of its own, all at the same time. Returns the counts."""
     runs = [subprocess.Popen([sys.executable, sys.argv[0], name], stdout=subprocess.PIPE,

@@ -12,28 +12,13 @@ import amqp_wire as amqp
 import kafka_wire as kafka
 from amqp_wire import Amqp
 from kafka_wire import Kafka
-from kit import MIB, ROOT, SANITIZED, WeirServer, main, rss_mib, run_weir, say, wait_until
+from kit import MIB, ROOT, SANITIZED, ServerTest, main, rss_mib, run_weir, say
 
 OFFSET_COMMIT, FIND_COORDINATOR, JOIN_GROUP, OFFSET_FETCH = 8, 10, 11, 9
 MESSAGE_TOO_LARGE, OFFSET_METADATA_TOO_LARGE, INVALID_TOPIC, INVALID_GROUP = 10, 12, 17, 24
 
 
-class Server(unittest.TestCase):
-    args = ()
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = WeirServer(args=cls.args).start()
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()
-        finally:
-            cls.server.clean()
-
-
-class AmqpLimits(Server):
+class AmqpLimits(ServerTest):
     def setUp(self):
         self.addr = self.server.addr("amqp")
 
@@ -134,7 +119,7 @@ class AmqpLimits(Server):
         client.leave()
 
 
-class KafkaLimits(Server):
+class KafkaLimits(ServerTest):
     def setUp(self):
         self.client = Kafka(self.server.addr("kafka"), timeout_s=30)
         self.addCleanup(self.client.close)

@@ -13,7 +13,7 @@ import unittest
 import amqp_wire as amqp
 from amqp_wire import Amqp
 from kafka_wire import Kafka, batch, records
-from kit import WeirServer, main, wait_until
+from kit import ServerTest, main, wait_until
 
 FACES = [f"{face}=127.0.0.1:0" for face in ("amqp", "kafka", "http")]
 LINE = re.compile(r'([a-zA-Z_:][\w:]*)((?:\{(?:\w+="(?:[^"\\\n]|\\[\\"n])*"(?:,(?!\})|(?=\})))*\})?) (\d+(?:\.\d+)?)')
@@ -44,17 +44,8 @@ def exposition_parse(text):
     return values
 
 
-class Metrics(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = WeirServer(listen=FACES, args=("--shards", 4)).start()
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()
-        finally:
-            cls.server.clean()
+class Metrics(ServerTest):
+    listen, args = FACES, ("--shards", 4)
 
     # Helpers -----------------------------------------------------------------------------------------
 

@@ -2,24 +2,14 @@
 """The order in which a client hears things, with shards and cells in between."""
 
 import struct
-import unittest
 
 import amqp_wire as amqp
 from amqp_wire import Amqp
-from kit import SANITIZED, WeirServer, main
+from kit import SANITIZED, ServerTest, main
 
 
-class Order(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = WeirServer(args=("--shards", 4)).start()
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()
-        finally:
-            cls.server.clean()
+class Order(ServerTest):
+    args = ("--shards", 4)
 
     def login(self):
         return Amqp.login(self.server.addr("amqp"), channel=1)

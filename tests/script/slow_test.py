@@ -10,13 +10,12 @@ import socket
 import struct
 import threading
 import time
-import unittest
 
 import amqp_wire as amqp
 import kafka_wire as kafka
 from amqp_wire import Amqp
 from kafka_wire import Kafka
-from kit import (MIB, SANITIZED, SLOW, Peak, WeirServer, sockets, in_parallel, main, rss_mib, say,
+from kit import (MIB, SANITIZED, SLOW, Peak, ServerTest, sockets, in_parallel, main, rss_mib, say,
                  wait_until)
 from witness import Witness
 
@@ -28,19 +27,8 @@ BIG_MIB = 500 // (10 if SANITIZED else 1)
 TCP_REPAIR = 19
 
 
-class Server(unittest.TestCase):
+class Server(ServerTest):
     args = ("--memory-limit-mib", LIMIT_MIB)
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = WeirServer(args=cls.args).start()
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()
-        finally:
-            cls.server.clean()
 
     def setUp(self):
         self.amqp, self.kafka = self.server.addr("amqp"), self.server.addr("kafka")
