@@ -169,7 +169,7 @@ static enum err row_look(void *ctx, struct slice key, struct slice value)
                 inspection->name, row.offset, row.stream, row.base, row.end - 1);
     config->events->block_lost(config->ctx, &row);
     state_batch_delete(&inspection->batch, key);
-    return ERR_NONE;
+    return inspection->batch.failed ? ERR_NO_MEMORY : ERR_NONE;
 }
 
 /* A block with one entry that nobody looks for. */
@@ -177,8 +177,11 @@ static enum err region_fill(struct inspection *inspection, struct disk_file *fil
                             const struct region *region)
 {
     uint64_t bytes = region->to - region->from;
-    if (bytes < BLOCK_HEADER_BYTES + ENTRY_HEADER_BYTES + 8 || bytes > EXTENT_BLOCK_MAX)
+    if (bytes < BLOCK_HEADER_BYTES + ENTRY_HEADER_BYTES + 8 || bytes > EXTENT_BLOCK_MAX) {
+        repair_step(inspection->repair, "%s: no block of nothing fits at byte %" PRIu64,
+                    inspection->name, region->from);
         return ERR_CORRUPT;
+    }
     if (!room_for(inspection, bytes))
         return ERR_NO_MEMORY;
     uint32_t body = (uint32_t)(bytes - BLOCK_HEADER_BYTES);
@@ -222,37 +225,48 @@ static enum err file_rewrite(struct inspection *inspection)
     return repair_replace(repair, "extent-repair", file, inspection->name);
 }
 
-static enum err file_inspect(struct inspection *inspection)
+/* A file that stayed a journal's has neither edges nor blocks. */
+static bool is_kept(const struct inspection *inspection)
+{
+    return inspection->info.bytes < EXTENT_HEADER_BYTES + EXTENT_END_BYTES;
+}
+
+static enum err file_look(struct inspection *inspection)
 {
     struct repair *repair = inspection->repair;
     char path[REPAIR_PATH_BYTES];
     repair_path(repair, inspection->name, path);
-    bool kept = inspection->info.bytes < EXTENT_HEADER_BYTES + EXTENT_END_BYTES;
     if (!room_for(inspection, EXTENT_HEADER_BYTES + EXTENT_END_BYTES))
         return ERR_NO_MEMORY;
     enum err err = disk_open(repair->config->disk, path, false, &inspection->file);
-    if (err == ERR_NONE && !kept)
-        err = edges_look(inspection);
-    if (err == ERR_NONE && !kept)
-        err = blocks_look(inspection);
     if (err == ERR_NOT_FOUND) {
         struct index_key key;
         repair_step(repair, "%s: is missing", inspection->name);
         index_extent_key(inspection->info.number, &key);
         state_batch_delete(&inspection->batch, index_key_slice(&key));
-        err = ERR_NONE;
-    } else if (err != ERR_NONE || (!kept && inspection->count == 0 && !inspection->edges_damaged)) {
-        return err;
+        return inspection->batch.failed ? ERR_NO_MEMORY : ERR_NONE;
     }
+    if (err == ERR_NONE && !is_kept(inspection))
+        err = edges_look(inspection);
+    if (err == ERR_NONE && !is_kept(inspection))
+        err = blocks_look(inspection);
+    return err;
+}
+
+static enum err file_inspect(struct inspection *inspection)
+{
+    struct repair *repair = inspection->repair;
+    enum err err = file_look(inspection);
+    bool whole = inspection->file != NULL && !is_kept(inspection);
+    if (err != ERR_NONE || (whole && inspection->count == 0 && !inspection->edges_damaged))
+        return err;
     err = repair_each(repair, 'E', row_look, inspection);
     bool lost = inspection->batch.used > 0;
     if (err == ERR_NONE && lost && inspection->file != NULL && !repair->config->dry)
         err = repair_aside(repair, inspection->name);
     if (err == ERR_NONE && lost)
         err = repair_commit(repair, &inspection->batch);
-    if (err != ERR_NONE || inspection->file == NULL || kept || repair->config->dry)
-        return err;
-    return file_rewrite(inspection);
+    return err == ERR_NONE && whole && !repair->config->dry ? file_rewrite(inspection) : err;
 }
 
 static enum err extent_inspect(struct repair *repair, const struct index_extent *info)
@@ -320,7 +334,7 @@ static enum err row_count(void *ctx, struct slice key, struct slice value)
     if (found == NULL) { /* the row of its extent is lost */
         config->events->block_lost(config->ctx, &row);
         state_batch_delete(&counting->batch, key);
-        return ERR_NONE;
+        return counting->batch.failed ? ERR_NO_MEMORY : ERR_NONE;
     }
     found->blocks++;
     found->live += index_row_bytes(&row);

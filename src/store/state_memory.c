@@ -2,7 +2,6 @@
  * is one step of the one thread that simulates, so it is atomic and survives a simulated crash. */
 #include "store/state.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,49 +146,73 @@ static enum err memory_each(struct state_reader *reader, struct slice from, stru
     return ERR_NONE;
 }
 
-static void pair_change(struct state *state, struct slice key, struct slice value)
+static struct pair *pair_make(struct slice key, struct slice value)
 {
-    size_t i = pair_find(state, key);
-    bool there = i < state->used && key_compare(pair_key(state->pairs[i]), key) == 0;
-    if (value.data == NULL) {
-        if (there) {
-            free(state->pairs[i]);
-            state->used--;
-            memmove(state->pairs + i, state->pairs + i + 1,
-                    (state->used - i) * sizeof *state->pairs);
-        }
-        return;
-    }
     struct pair *pair = malloc(sizeof *pair + key.len + value.len);
-    assert(pair != NULL);
+    if (pair == NULL)
+        return NULL;
     pair->key_len = key.len;
     pair->value_len = value.len;
     memcpy(pair->data, key.data, key.len);
     memcpy(pair->data + key.len, value.data, value.len);
-    if (there) {
+    return pair;
+}
+
+/* Takes the pair out, or puts `fresh` in its place. */
+static void pair_change(struct state *state, struct slice key, struct pair *fresh)
+{
+    size_t i = pair_find(state, key);
+    bool there = i < state->used && key_compare(pair_key(state->pairs[i]), key) == 0;
+    if (there)
         free(state->pairs[i]);
-    } else {
-        if (state->used == state->room) {
-            state->room = state->room == 0 ? 64 : state->room * 2;
-            struct pair **pairs = realloc(state->pairs, state->room * sizeof *pairs);
-            assert(pairs != NULL);
-            state->pairs = pairs;
-        }
+    if (there && fresh == NULL) {
+        state->used--;
+        memmove(state->pairs + i, state->pairs + i + 1, (state->used - i) * sizeof *state->pairs);
+    } else if (!there && fresh != NULL) {
         memmove(state->pairs + i + 1, state->pairs + i, (state->used - i) * sizeof *state->pairs);
         state->used++;
     }
-    state->pairs[i] = pair;
+    if (fresh != NULL)
+        state->pairs[i] = fresh;
 }
 
+static bool pairs_reserve(struct state *state, size_t more)
+{
+    if (state->room - state->used >= more)
+        return true;
+    size_t room = state->room * 2 > state->used + more ? state->room * 2 : state->used + more;
+    struct pair **pairs = realloc(state->pairs, room * sizeof *pairs);
+    if (pairs == NULL)
+        return false;
+    state->pairs = pairs;
+    state->room = room;
+    return true;
+}
+
+/* All that needs memory is done first, so that a batch takes effect as a whole. */
 static enum err memory_commit(struct state *state, const struct state_batch *batch)
 {
-    if (batch->failed)
-        return ERR_NO_MEMORY;
-    size_t at = 0;
     struct slice key, value;
-    while (state_batch_next(batch, &at, &key, &value))
-        pair_change(state, key, value);
-    return ERR_NONE;
+    size_t count = 0, made = 0;
+    for (size_t at = 0; state_batch_next(batch, &at, &key, &value);)
+        count++;
+    if (batch->failed || !pairs_reserve(state, count))
+        return ERR_NO_MEMORY;
+    struct pair **fresh = calloc(count + 1, sizeof *fresh);
+    bool whole = fresh != NULL;
+    for (size_t at = 0; whole && state_batch_next(batch, &at, &key, &value);) {
+        if (value.data != NULL)
+            fresh[made] = pair_make(key, value);
+        whole = value.data == NULL || fresh[made] != NULL;
+        made += whole;
+    }
+    size_t next = 0;
+    for (size_t at = 0; whole && state_batch_next(batch, &at, &key, &value);)
+        pair_change(state, key, fresh[next++]);
+    for (; !whole && next < made; next++)
+        free(fresh[next]);
+    free(fresh);
+    return whole ? ERR_NONE : ERR_NO_MEMORY;
 }
 
 static enum err memory_grow(struct state *state)

@@ -3,6 +3,7 @@
 
 #include "base/endian.h"
 #include "base/folder_rig.h"
+#include "base/memory_double.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -93,6 +94,49 @@ static void memory_keeps_its_promises(void **state)
     state_memory_destroy(world);
 }
 
+static enum err pair_count(void *ctx, struct slice key, struct slice value)
+{
+    (void)key, (void)value;
+    ++*(int *)ctx;
+    return ERR_NONE;
+}
+
+static void memory_that_runs_out_leaves_a_batch_without_effect(void **state)
+{
+    (void)state;
+    struct state_memory *world = state_memory_create();
+    const struct state_backend *backend = state_memory_backend(world);
+    struct state *opened;
+    struct state_reader *reader;
+    struct state_batch first = {0}, batch = {0};
+    uint8_t key[16], other[16];
+    assert_int_equal(backend->open(backend, "here", true, &opened), ERR_NONE);
+    assert_int_equal(backend->reader_open(opened, &reader), ERR_NONE);
+    state_batch_put(&first, key_of(key, 1), slice_of("value"));
+    assert_int_equal(backend->commit(opened, &first), ERR_NONE);
+    state_batch_delete(&batch, key_of(key, 1));
+    for (uint64_t i = 2; i < 100; i++)
+        state_batch_put(&batch, key_of(key, i), slice_of("value"));
+    uint64_t n = 1;
+    for (bool refused = true; refused; n += refused) {
+        int count = 0;
+        memory_fail_at(n, 0);
+        enum err err = backend->commit(opened, &batch);
+        refused = memory_refused() > 0;
+        memory_fail_at(0, 0);
+        assert_int_equal(err, refused ? ERR_NO_MEMORY : ERR_NONE);
+        assert_int_equal(
+            backend->each(reader, key_of(key, 0), key_of(other, 1000), pair_count, &count),
+            ERR_NONE);
+        assert_int_equal(count, refused ? 1 : 98);
+    }
+    assert_true(n > 98);
+    state_batch_done(&first);
+    state_batch_done(&batch);
+    backend->reader_close(reader);
+    state_memory_destroy(world);
+}
+
 static void rubbish_write(const char *path)
 {
     FILE *file = fopen(path, "w");
@@ -122,6 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_keeps_its_promises),
+        cmocka_unit_test(memory_that_runs_out_leaves_a_batch_without_effect),
         cmocka_unit_test(lmdb_keeps_its_promises),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
