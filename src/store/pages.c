@@ -1,8 +1,9 @@
 /* Pages of an LMDB file: what they say, and whether all of it fits together. A page of a tree names
  * its own number; its entries fill the end of the page without a gap, in order of their keys,
  * between the keys that its parent names; every page up to the last one is used once or is free,
- * and the trees have as many pages and entries as the meta page says. What is left unchecked nobody
- * reads. */
+ * and the trees have as many pages and entries as the meta page says. The file may end before the
+ * last page: what a transaction takes and gives back LMDB never writes. What is left unchecked
+ * nobody reads. */
 #include "store/pages.h"
 
 #include "base/endian.h"
@@ -14,7 +15,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define UNWRITTEN_MAX (1u << 16) /* pages */
+/* Pages that may be missing at the end. LMDB keeps track of 2^17 in a transaction, where a large
+ * value counts once. As all of them must be free, this only bounds what a false number costs. */
+#define UNWRITTEN_MAX (1u << 20)
 
 #define NODE_HEADER_BYTES 8u
 #define NODE_BIG          1u
@@ -406,25 +409,44 @@ static enum err tree_visit(const struct pages *pages, const struct page_tree *ro
     return tree.err;
 }
 
+/* False: there is no memory for the marks. */
+static bool walk_begin(const struct pages *pages, const struct page_meta *meta,
+                       struct page_walk *walk)
+{
+    bool possible = meta->last < pages->count + UNWRITTEN_MAX;
+    walk->last = possible ? meta->last : pages->count - 1;
+    walk->marks = calloc(walk->last + 1, 1);
+    return walk->marks != NULL;
+}
+
+/* May the file end where it does? A page behind its end was never written, so it must be free. */
+static bool end_is_sound(const struct pages *pages, const struct page_meta *meta,
+                         const struct page_walk *walk)
+{
+    if (walk->rows_damaged || walk->free_damaged)
+        return true; /* what is free is not known, and damage is told of */
+    for (uint64_t number = pages->count; number <= walk->last; number++) {
+        if (walk->marks[number] != PAGE_FREE)
+            return false;
+    }
+    return walk->last == meta->last;
+}
+
 enum err pages_walk(const struct pages *pages, const struct page_meta *meta, struct page_walk *walk)
 {
     uint64_t offset = (uint64_t)(meta - pages->metas) * pages->page_bytes;
-    walk->last = meta->last;
-    /* Pages at the end that were taken and given back at once were never written. */
-    if (meta->last >= pages->count + UNWRITTEN_MAX) {
-        if (walk->damage != NULL)
-            walk->damage(walk->ctx, offset, "the file is shorter than the meta page says");
-        walk->last = pages->count - 1;
-        walk->free_damaged = true;
-    }
-    walk->marks = calloc(walk->last + 1, 1);
-    if (walk->marks == NULL)
+    if (!walk_begin(pages, meta, walk))
         return ERR_NO_MEMORY;
     enum err err = tree_visit(pages, &meta->rows, false, walk, offset);
     if (err == ERR_NONE)
         err = tree_visit(pages, &meta->free, true, walk, offset);
     for (uint64_t number = PAGES_META; number <= walk->last; number++)
         walk->unknown += walk->marks[number] == PAGE_UNKNOWN;
+    if (err == ERR_NONE && !end_is_sound(pages, meta, walk)) {
+        if (walk->damage != NULL)
+            walk->damage(walk->ctx, offset, "the file is shorter than the meta page says");
+        walk->free_damaged = true;
+    }
     return err;
 }
 
@@ -442,9 +464,7 @@ static enum err freed_by(const struct pages *pages, const struct page_meta *meta
                          uint64_t *out)
 {
     struct page_walk walk = {0};
-    walk.last = meta->last < pages->count ? meta->last : pages->count - 1;
-    walk.marks = calloc(walk.last + 1, 1);
-    if (walk.marks == NULL)
+    if (!walk_begin(pages, meta, &walk))
         return ERR_NO_MEMORY;
     enum err err = tree_visit(pages, &meta->free, true, &walk, 0);
     uint64_t count = walk.freed_count, last = walk.freed_by;

@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-enum { ROWS = 4000, LARGE = 5, PAGE = 4096, HEAD = 96 };
+enum { ROWS = 4000, LARGE = 5, PAGE = 4096, HEAD = 96, LAST_AT = 136, TXN_AT = 144 };
 
 struct place {
     char folder[FOLDER_BYTES], path[PATH_MAX], copy[PATH_MAX];
@@ -53,6 +53,22 @@ static void fill(const char *path)
         state_batch_done(&batch);
     }
     state_lmdb.close(state);
+}
+
+/* A transaction that takes pages for a large value, at the end of the file as there is no such gap,
+ * and gives them back. */
+static void pages_take_and_give_back(const char *path)
+{
+    static uint8_t large[200 * PAGE];
+    struct state *state;
+    uint8_t key[16];
+    struct state_batch batch = {0};
+    state_batch_put(&batch, key_of(key, 20000), (struct slice){.data = large, .len = sizeof large});
+    state_batch_delete(&batch, key_of(key, 20000));
+    assert_int_equal(state_lmdb.open(&state_lmdb, path, false, &state), ERR_NONE);
+    assert_int_equal(state_lmdb.commit(state, &batch), ERR_NONE);
+    state_lmdb.close(state);
+    state_batch_done(&batch);
 }
 
 static void bytes_write(const char *path, const uint8_t *bytes, size_t len)
@@ -217,12 +233,95 @@ static void a_file_that_is_cut_or_short_of_memory_is_refused(void **state)
     place_done(&place);
 }
 
+/* The number of the newest meta page of a file of which little is asked. */
+static unsigned newest_of(const char *path, struct pages *pages, bool doubted[PAGES_META])
+{
+    unsigned newest = 0;
+    assert_int_equal(pages_open(path, pages), ERR_NONE);
+    assert_int_equal(pages_newest(pages, &newest, doubted), ERR_NONE);
+    pages_close(pages);
+    return newest;
+}
+
+static void
+a_file_that_lost_a_page_in_use_is_damaged_and_one_that_lost_free_ones_is_not(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place);
+    struct pages pages;
+    bool doubted[PAGES_META];
+    unsigned newest = newest_of(place.path, &pages, doubted);
+    struct page_walk walk = {0};
+    assert_int_equal(pages_open(place.path, &pages), ERR_NONE);
+    assert_int_equal(pages_walk(&pages, &pages.metas[newest], &walk), ERR_NONE);
+    pages_close(&pages);
+    uint64_t used = walk.last;
+    while (walk.marks[used] == PAGE_FREE)
+        used--;
+    page_walk_done(&walk);
+    assert_in_range(used, PAGES_META, pages.count - 1);
+    bytes_write(place.copy, place.bytes, (used + 1) * PAGE);
+    assert_int_equal(told(place.copy), 0);
+    bytes_write(place.copy, place.bytes, (used + 1) * PAGE - 1);
+    assert_true(told(place.copy) > 0);
+    bytes_write(place.copy, place.bytes, used * PAGE);
+    assert_true(told(place.copy) > 0);
+    place_done(&place);
+}
+
+static void byte_turn(const char *path, size_t at, uint8_t bits)
+{
+    uint8_t byte;
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
+    byte ^= bits;
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+    close(fd);
+}
+
+static void free_pages_at_the_end_that_were_never_written_are_no_damage(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place);
+    struct found before, after;
+    assert_int_equal(look(place.path, &before), ERR_NONE);
+    pages_take_and_give_back(place.path);
+    struct pages pages;
+    bool doubted[PAGES_META];
+    unsigned newest = newest_of(place.path, &pages, doubted);
+    assert_true(pages.metas[newest].last >= pages.count + 100);
+    assert_int_equal(look(place.path, &after), ERR_NONE);
+    assert_int_equal(after.rows, before.rows);
+    assert_int_equal(after.damage, 0);
+    assert_int_equal(told(place.path), 0);
+    for (unsigned bit = 0; bit < 8; bit++) { /* another transaction: it is still known for newest */
+        byte_turn(place.path, newest * PAGE + TXN_AT, (uint8_t)(1u << bit));
+        assert_int_equal(newest_of(place.path, &pages, doubted), newest);
+        assert_true(doubted[newest]);
+        byte_turn(place.path, newest * PAGE + TXN_AT, (uint8_t)(1u << bit));
+    }
+    for (unsigned bit = 0; bit < 8; bit++) { /* another end: one page is named too many, or few */
+        byte_turn(place.path, newest * PAGE + LAST_AT, (uint8_t)(1u << bit));
+        assert_int_equal(look(place.path, &after), ERR_NONE);
+        assert_true(after.damage > 0);
+        byte_turn(place.path, newest * PAGE + LAST_AT, (uint8_t)(1u << bit));
+    }
+    assert_int_equal(told(place.path), 0);
+    place_done(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_file_is_read_and_nothing_is_told),
         cmocka_unit_test(a_flipped_bit_hides_no_row_in_silence),
         cmocka_unit_test(a_file_that_is_cut_or_short_of_memory_is_refused),
+        cmocka_unit_test(
+            a_file_that_lost_a_page_in_use_is_damaged_and_one_that_lost_free_ones_is_not),
+        cmocka_unit_test(free_pages_at_the_end_that_were_never_written_are_no_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
