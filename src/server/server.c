@@ -293,8 +293,10 @@ static void wait_for_end(struct server *server, const sigset_t *signals)
 {
     struct timespec period = {.tv_nsec = 200 * 1000 * 1000};
     while (!atomic_load(&server->broker.failed)) {
-        if (sigtimedwait(signals, NULL, &period) >= 0)
+        if (sigtimedwait(signals, NULL, &period) >= 0) {
+            log_event(server->broker.log, LOG_INFO, "stopping", NULL);
             return;
+        }
         process_watch(&server->process);
     }
 }
@@ -463,6 +465,8 @@ int server_run(const struct config *config)
     }
     end(server);
     failed = !ended_well(server) || failed;
+    if (!failed)
+        log_event(&log, LOG_INFO, "stopped", NULL);
     data_folder_close(&data);
     pthread_cond_destroy(&server->changed);
     pthread_mutex_destroy(&server->mutex);

@@ -334,6 +334,7 @@ class Stop(unittest.TestCase):
         server.stop()  # the harness takes notice, and asserts 0
         self.assertEqual(code, 0)
         self.assertLess(took, limit_s * SLOW)
+        self.assertRegex(server.log(), r"event=stopping\n(.*\n)*.* level=info event=stopped\n$")
         return took
 
     def stopped_under_load(self, sig):
