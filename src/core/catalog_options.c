@@ -121,14 +121,14 @@ static bool check_count(struct args args, const struct arg *arg, char *text)
     (void)args;
     if (!check_int(arg, text))
         return false;
-    return arg->number >= 0 || fault_value("value_negative", arg, text);
+    return arg->number >= 0 ? true : fault_value("value_negative", arg, text);
 }
 
 static bool check_ttl(struct args args, const struct arg *arg, char *text)
 {
     if (!check_count(args, arg, text))
         return false;
-    return arg->number <= EXPIRY_MS_MAX || fault_value("value_too_big", arg, text);
+    return arg->number <= EXPIRY_MS_MAX ? true : fault_value("value_too_big", arg, text);
 }
 
 static bool check_expires(struct args args, const struct arg *arg, char *text)
@@ -142,7 +142,7 @@ static bool check_priority(struct args args, const struct arg *arg, char *text)
 {
     if (!check_count(args, arg, text))
         return false;
-    return arg->number <= 255 || fault_value("max_value_exceeded", arg, text);
+    return arg->number <= 255 ? true : fault_value("max_value_exceeded", arg, text);
 }
 
 static bool check_limit(struct args args, const struct arg *arg, char *text)
@@ -150,50 +150,53 @@ static bool check_limit(struct args args, const struct arg *arg, char *text)
     (void)args;
     if (!check_int(arg, text))
         return false;
-    return arg->number >= -1 || fault_value("value_negative", arg, text);
+    return arg->number >= -1 ? true : fault_value("value_negative", arg, text);
 }
 
 static bool check_text(struct args args, const struct arg *arg, char *text)
 {
     (void)args;
-    return arg->kind == ARG_TEXT || fault_type(arg, text);
+    return arg->kind == ARG_TEXT ? true : fault_type(arg, text);
 }
 
 static bool check_bool(struct args args, const struct arg *arg, char *text)
 {
     (void)args;
-    return arg->kind == ARG_BOOL || fault_type(arg, text);
+    return arg->kind == ARG_BOOL ? true : fault_type(arg, text);
 }
 
 static bool check_dead_letter_key(struct args args, const struct arg *arg, char *text)
 {
     if (arg->kind != ARG_TEXT)
         return fault_type(arg, text);
-    return args_find(args, "x-dead-letter-exchange") != NULL ||
-           fault("routing_key_but_no_dlx_defined", text);
+    return args_find(args, "x-dead-letter-exchange") != NULL
+               ? true
+               : fault("routing_key_but_no_dlx_defined", text);
 }
 
 static bool check_strategy(struct args args, const struct arg *arg, char *text)
 {
     if (!check_text(args, arg, text))
         return false;
-    return is_text(arg, "at-most-once") || is_text(arg, "at-least-once") ||
-           fault("invalid_dlx_strategy", text);
+    bool known = is_text(arg, "at-most-once") || is_text(arg, "at-least-once");
+    return known ? true : fault("invalid_dlx_strategy", text);
 }
 
 static bool check_overflow(struct args args, const struct arg *arg, char *text)
 {
     if (!check_text(args, arg, text))
         return false;
-    return is_text(arg, "drop-head") || is_text(arg, "reject-publish") ||
-           is_text(arg, "reject-publish-dlx") || fault("invalid_overflow", text);
+    bool known = is_text(arg, "drop-head") || is_text(arg, "reject-publish") ||
+                 is_text(arg, "reject-publish-dlx");
+    return known ? true : fault("invalid_overflow", text);
 }
 
 static bool check_mode(struct args args, const struct arg *arg, char *text)
 {
     if (!check_text(args, arg, text))
         return false;
-    return is_text(arg, "default") || is_text(arg, "lazy") || fault("invalid_queue_mode", text);
+    bool known = is_text(arg, "default") || is_text(arg, "lazy");
+    return known ? true : fault("invalid_queue_mode", text);
 }
 
 static bool check_type(struct args args, const struct arg *arg, char *text)
@@ -241,7 +244,7 @@ static bool check_age(struct args args, const struct arg *arg, char *text)
 {
     if (!check_text(args, arg, text))
         return false;
-    return parse_age(arg->text) > 0 || fault("invalid_max_age", text);
+    return parse_age(arg->text) > 0 ? true : fault("invalid_max_age", text);
 }
 
 static const struct {

@@ -99,7 +99,10 @@ static inline void rig_keep(struct rig *rig, const struct event *event)
 {
     if (rig->hook != NULL)
         rig->hook(rig, event);
+    memory_pause();
     struct rig_event *kept = calloc(1, sizeof *kept);
+    memory_resume();
+    assert_non_null(kept);
     kept->event = *event;
     kept->event.parts = NULL;
     if (event->type == EVENT_DELIVER) {
@@ -162,11 +165,15 @@ static inline void rig_out_publish(void *ctx, uint32_t cell, const struct cell_p
 static inline void rig_out_change(void *ctx, struct slice changes, const struct event *answer)
 {
     struct rig *rig = ctx;
-    struct rig_mail *mail = rig_post(rig, RIG_CHANGE, 0, changes.len);
+    size_t words = answer->detail.len;
+    struct rig_mail *mail = rig_post(rig, RIG_CHANGE, 0, changes.len + words);
+    mail->len = changes.len;
     if (changes.len > 0)
         memcpy(mail->bytes, changes.data, changes.len);
+    if (words > 0)
+        memcpy(mail->bytes + changes.len, answer->detail.data, words);
     mail->event = *answer;
-    mail->event.detail = (struct slice){0};
+    mail->event.detail = slice_make(mail->bytes + changes.len, words);
     mail->has_answer = answer->asker.conn != 0;
 }
 
@@ -190,7 +197,7 @@ static const struct cell_out rig_out = {
     .unreadable = rig_out_unreadable,
 };
 
-/* ---- The catalog's copy ---- */
+/* ---- The catalog's copy: its own memory does not run out, that of the cells may ---- */
 
 static inline struct cell *rig_cell(struct rig *rig, uint64_t object)
 {
@@ -199,25 +206,33 @@ static inline struct cell *rig_cell(struct rig *rig, uint64_t object)
 
 static inline void rig_queue_added(void *ctx, const struct queue_def *queue)
 {
+    memory_resume();
     cell_queue_added(rig_cell(ctx, queue->id), queue);
+    memory_pause();
 }
 
 static inline void rig_queue_removed(void *ctx, const struct queue_def *queue)
 {
+    memory_resume();
     cell_queue_removed(rig_cell(ctx, queue->id), queue);
+    memory_pause();
 }
 
 static inline void rig_topic_added(void *ctx, const struct topic *topic, uint32_t first_new)
 {
     (void)first_new;
+    memory_resume();
     for (uint32_t i = 0; i < topic->partition_count; i++)
         cell_partition_added(rig_cell(ctx, topic->partitions[i]), topic, i);
+    memory_pause();
 }
 
 static inline void rig_topic_removed(void *ctx, const struct topic *topic)
 {
+    memory_resume();
     for (uint32_t i = 0; i < topic->partition_count; i++)
         cell_partition_removed(rig_cell(ctx, topic->partitions[i]), topic->partitions[i]);
+    memory_pause();
 }
 
 static inline enum err rig_apply(void *ctx, struct slice changes)
@@ -231,7 +246,9 @@ static inline enum err rig_apply(void *ctx, struct slice changes)
     struct rig *rig = ctx;
     while (changes.len > 0) {
         size_t used = 0;
+        memory_pause();
         assert_int_equal(catalog_apply(rig->catalog, changes, &used, &listener, rig), ERR_NONE);
+        memory_resume();
         changes = slice_make(changes.data + used, changes.len - used);
     }
     return ERR_NONE;
@@ -322,7 +339,10 @@ static inline enum err rig_open_cells(struct rig *rig)
 {
     rig->failed = ERR_NONE;
     rig->running = false;
+    memory_pause();
     rig->catalog = catalog_create();
+    memory_resume();
+    assert_non_null(rig->catalog);
     for (uint32_t i = 0; i < rig->cells; i++) {
         char path[16];
         snprintf(path, sizeof path, "cell-%u", i);

@@ -10,8 +10,10 @@
 
 static inline struct event rig_request_event(struct rig *rig, struct catalog_request request)
 {
+    memory_pause();
     struct parts *parts = parts_create(4096);
     struct catalog_request *root = arena_alloc(&parts->arena, sizeof *root);
+    memory_resume();
     *root = request;
     parts->root = root;
     return rig_ask(rig, (struct command){
@@ -104,7 +106,9 @@ static inline uint64_t rig_publish_to(struct rig *rig, const uint64_t *targets, 
     rig_times(rig);
     size_t text = strlen(message.text);
     size_t len = ENTRY_HEAD_BYTES + 2 + strlen("key") + 4 + 2 + text + message.padding;
+    memory_pause();
     uint8_t *bytes = calloc(1, len);
+    memory_resume();
     int64_t expiry_ms = message.expiry_ms == 0 ? 0 : sim_wall_ms(rig->sim) + message.expiry_ms;
     entry_head_put(bytes, &(struct entry_head){.timestamp_ms = sim_wall_ms(rig->sim),
                                                .expiry_ms = expiry_ms,
