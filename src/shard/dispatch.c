@@ -2,8 +2,8 @@
  * that asked. On the same shard it is a call, otherwise a message. From inside a cell (depth > 0)
  * everything but events to this shard's connections is posted, so that no cell is entered twice;
  * and what a cell answers while a face is asking it is posted too, so that no face is entered
- * twice. An event never overtakes one that was posted: a delivery must not come before the
- * consumer's answer. */
+ * twice. Nothing overtakes what was posted: a delivery must not come before the consumer's answer,
+ * nor a connection's end before what it asked last. */
 #include "shard/state.h"
 
 #include <stdlib.h>
@@ -39,9 +39,14 @@ void dispatch_local_publish(struct shard *shard, uint32_t number,
     shard->depth--;
 }
 
+static bool is_posted(const struct shard *shard, uint32_t cell)
+{
+    return shard->cells[cell] == NULL || shard->depth > 0 || shard->own_calls > 0;
+}
+
 void dispatch_command(struct shard *shard, uint32_t cell, const struct command *command)
 {
-    if (shard->cells[cell] == NULL || shard->depth > 0) {
+    if (is_posted(shard, cell)) {
         shard->work++;
         mail_command(shard, cell, command);
         return;
@@ -53,7 +58,7 @@ void dispatch_command(struct shard *shard, uint32_t cell, const struct command *
 
 void dispatch_publish(struct shard *shard, uint32_t cell, const struct cell_publish *publish)
 {
-    if (shard->cells[cell] == NULL || shard->depth > 0) {
+    if (is_posted(shard, cell)) {
         shard->work++;
         mail_publish(shard, cell, publish);
         return;

@@ -129,10 +129,19 @@ static void send(struct shard *shard, uint32_t to, struct mail *mail, const stru
     commit(shard, to, delayed);
 }
 
+static void send_call(struct shard *shard, struct mail *mail, const struct slice *pieces,
+                      uint32_t piece_count)
+{
+    uint32_t to = shard_of_cell(shard->broker, mail->cell);
+    if (to == shard->number)
+        shard->own_calls++;
+    send(shard, to, mail, pieces, piece_count);
+}
+
 void mail_command(struct shard *shard, uint32_t cell, const struct command *command)
 {
     struct mail mail = {.kind = MAIL_COMMAND, .cell = cell, .command = *command};
-    send(shard, shard_of_cell(shard->broker, cell), &mail, &command->data, 1);
+    send_call(shard, &mail, &command->data, 1);
 }
 
 void mail_publish(struct shard *shard, uint32_t cell, const struct cell_publish *publish)
@@ -154,7 +163,7 @@ void mail_publish(struct shard *shard, uint32_t cell, const struct cell_publish 
         *publish->body = NULL;
         pieces[3] = (struct slice){0};
     }
-    send(shard, shard_of_cell(shard->broker, cell), &mail, pieces, 4);
+    send_call(shard, &mail, pieces, 4);
 }
 
 /* The receiver gets a reference of its own to every buf that the event refers to. */
@@ -326,6 +335,8 @@ static bool work_from(struct shard *shard, uint32_t from)
             atomic_fetch_sub(&shard->broker->mail_bytes[from], kept);
         if (from == shard->number && mail->kind == MAIL_EVENT)
             shard->own_events--;
+        if (from == shard->number && (mail->kind == MAIL_COMMAND || mail->kind == MAIL_PUBLISH))
+            shard->own_calls--;
         ring_consume(ring);
     }
     return true;

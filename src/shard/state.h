@@ -55,10 +55,11 @@ struct shard {
     uint32_t own_cells;
     uint32_t full_cells; /* whose disk is full */
     uint64_t memory_bytes, net_bytes;
-    uint32_t depth;      /* inside a cell: commands are posted, not run */
-    bool asking;         /* inside a face's command: events are posted, not delivered */
-    uint64_t work;       /* commands, publishes and events handled */
-    uint64_t own_events; /* posted to this very shard: what comes later must not overtake them */
+    uint32_t depth; /* inside a cell: commands are posted, not run */
+    bool asking;    /* inside a face's command: events are posted, not delivered */
+    uint64_t work;  /* commands, publishes and events handled */
+    /* Posted to this very shard: what comes later must not overtake them. */
+    uint64_t own_events, own_calls; /* of its connections; commands and messages for its cells */
 
     struct conn **conns; /* by slot */
     uint32_t conn_slots, conn_count;
