@@ -13,8 +13,8 @@ struct pending {
     uint64_t turn;
     struct event event;
     bool is_change;
-    uint8_t *
-        changes; /* catalog changes: owned; NULL with is_change: an answer that keeps their order */
+    uint8_t
+        *changes; /* of the catalog, owned; of an answer that only keeps their order its words */
     size_t changes_len;
 };
 
@@ -183,6 +183,14 @@ void cell_change(struct cell *cell, uint8_t *changes, size_t len, const struct e
     pending->is_change = true;
     pending->changes = changes;
     pending->changes_len = len;
+    if (answer->detail.len == 0)
+        return;
+    assert(changes == NULL);
+    pending->changes = malloc(answer->detail.len);
+    if (pending->changes == NULL) /* then without words */
+        return;
+    memcpy(pending->changes, answer->detail.data, answer->detail.len);
+    pending->event.detail = slice_make(pending->changes, answer->detail.len);
 }
 
 void cell_committed(struct cell *cell, uint64_t end)

@@ -117,11 +117,9 @@ static void decide(struct cell *cell, const struct command *command,
         free(changes.data);
         if (command->asker.conn == 0)
             return;
-        /* In order behind the changes that it relies on. */
-        if (err == ERR_NONE)
-            cell_change(cell, NULL, 0, &answer, true);
-        else
-            cell_answer(cell, &answer, false);
+        /* In order behind the changes that it relies on: that something exists already, or does
+         * not, is no more certain than they are. */
+        cell_change(cell, NULL, 0, &answer, err == ERR_NONE);
         return;
     }
     err = carry_out(cell, &changes);

@@ -123,9 +123,37 @@ static void definitions_survive_a_crash_at_any_time_of_a_checkpoint(void **state
     assert_true(stopped > 0 && stopped < 13); /* some before its end, some behind */
 }
 
+/* A topic is made by one that goes away before it hears of it; whoever asks next is told that it is
+ * there, when that is certain. */
+static void that_something_is_there_is_said_when_it_is_safe(void **state)
+{
+    (void)state;
+    struct rig *rig = begin(1);
+    for (uint64_t conn = 1; conn <= 2; conn++) {
+        struct parts *parts = parts_create(1024);
+        struct catalog_request *root = arena_alloc(&parts->arena, sizeof *root);
+        *root = (struct catalog_request){
+            .op = CATALOG_CREATE_TOPIC, .name = slice_of("t"), .partitions = 1, .durable = true};
+        parts->root = root;
+        rig_times(rig);
+        cell_command(
+            rig->cell[0],
+            &(struct command){.type = COMMAND_CATALOG, .asker = {.conn = conn}, .parts = parts});
+    }
+    assert_null(rig_next(rig, EVENT_ANSWER, 1));
+    assert_null(rig_next(rig, EVENT_ANSWER, 2));
+    rig_run(rig, 50);
+    assert_int_equal(rig_next(rig, EVENT_ANSWER, 1)->event.err, ERR_NONE);
+    const struct rig_event *second = rig_next(rig, EVENT_ANSWER, 2);
+    assert_int_equal(second->event.err, ERR_EXISTS);
+    assert_string_equal(second->text, "Topic 't' already exists.");
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(that_something_is_there_is_said_when_it_is_safe),
         cmocka_unit_test(definitions_that_come_and_go_do_not_pile_up),
         cmocka_unit_test(definitions_survive_a_crash_at_any_time_of_a_checkpoint),
     };
