@@ -278,7 +278,8 @@ static inline enum err double_read_sync(struct disk_file *file, void *into, size
     if (++self->reads == self->read_fail_at)
         return self->fail_err;
     *got = offset >= inode->size ? 0 : inode->size - offset < len ? inode->size - offset : len;
-    memcpy(into, inode->data + offset, *got);
+    if (*got > 0)
+        memcpy(into, inode->data + offset, *got);
     return ERR_NONE;
 }
 

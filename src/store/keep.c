@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#define HOLE_BYTES 4096u /* what a file system can give back */
+#define HOLE_BYTES KEEP_BYTES_FREE /* what a file system can give back */
 
 static bool span_add(struct segment *segment, uint64_t offset, uint32_t len)
 {
@@ -127,7 +127,8 @@ void keep_holes(struct store *store, const char *path, struct span *spans, uint3
 }
 
 /* Entries of kept files that nothing points to any more, in the order in which they were found:
- * neighbours are one hole, headers between them included. */
+ * neighbours are one hole, headers between them included. (No kept entry fits between them: it
+ * would be shorter than every kept one is.) */
 void keep_punch(struct store *store, const struct kept_hole *holes, uint64_t count)
 {
     struct disk_file *file = NULL;

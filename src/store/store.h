@@ -36,7 +36,8 @@ struct store_config {
     uint32_t cell;
     uint32_t shard;         /* home of the bufs made here */
     bool sync;              /* durability: fdatasync before committed(), or page cache only */
-    uint64_t keep_bytes;    /* entries of logs from this size on are not copied by checkpoints */
+    uint64_t keep_bytes;    /* entries of logs from this size on are not copied by checkpoints; in
+                               all lives of a folder the same, or at least KEEP_BYTES_FREE */
     uint64_t segment_bytes; /* a journal file's size; a sealed one is checkpointed and freed */
     uint64_t memory_limit;  /* bytes of log blocks, loaded extents and rows kept in memory, about;
                                rows of volatile entries may be more */
@@ -47,6 +48,7 @@ struct store_config {
 };
 
 #define STORE_PROBLEM_BYTES 320
+#define KEEP_BYTES_FREE     4096
 
 /* A durable object as the checkpoint stores it (a ledger, a partition, a group, a definition). */
 struct store_object {

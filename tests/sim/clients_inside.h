@@ -33,6 +33,7 @@ struct publisher {
     struct clients *clients;
     uint16_t number;
     uint64_t seq;                          /* of this connection */
+    uint32_t session;                      /* which that is */
     uint32_t outstanding[OUTSTANDING_MAX]; /* message numbers */
     uint64_t outstanding_seq[OUTSTANDING_MAX];
     uint32_t count;

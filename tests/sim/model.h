@@ -55,6 +55,7 @@ struct copy {
 
 struct message {
     uint16_t publisher;
+    uint32_t session; /* the publisher's connections are numbered */
     bool persistent;
     bool routed;     /* a record of a topic that goes to a queue: may come twice */
     bool confirmed;  /* the broker said that it is safe */

@@ -68,6 +68,7 @@ static void publish(struct publisher *self, const uint8_t *queues, uint32_t coun
     if (message == NULL)
         return;
     message->persistent = persistent;
+    message->session = self->session;
     if (def != NULL)
         message->copies[0].object = def->id;
     if (def != NULL && queues[0] == QUEUE_PURGED && world_random(world, 4) == 0)
@@ -149,6 +150,7 @@ void publisher_reset(struct publisher *self)
 {
     self->count = 0;
     self->seq = 0;
+    self->session++;
 }
 
 static void reset(struct probe *probe)

@@ -237,6 +237,7 @@ struct world *world_create(uint64_t seed, bool lie_about_sync, bool verbose, str
     if (world == NULL)
         abort();
     world->sim = sim_create(seed, &config);
+    world->keep_bytes = UINT64_C(1) << sim_random(world->sim, 12);
     world->state = state_memory_create();
     if (world->sim == NULL || world->state == NULL)
         abort();
@@ -307,7 +308,7 @@ bool world_recover(struct world *world, uint32_t shards)
         .shard_count = shards,
         .cell_count = WORLD_CELLS,
         .sync = world->sync,
-        .keep_bytes = UINT64_C(1) << sim_random(world->sim, 12),
+        .keep_bytes = world->keep_bytes,
         .segment_bytes = UINT64_C(4) << (10 + sim_random(world->sim, 6)),
         .memory_limit = memory,
         .connections_max = 100,

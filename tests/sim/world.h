@@ -51,6 +51,7 @@ struct world {
     struct totals *totals;
     struct world_faults faults;
     uint32_t shards;
+    uint64_t keep_bytes; /* of all lives: see struct store_config */
     bool up, verbose;
     bool sync;           /* durability: fdatasync, or page cache only */
     uint32_t life;       /* number of starts */
