@@ -272,50 +272,6 @@ static void an_unused_store_stops_without_touching_the_disk(void **state)
     world_destroy(world);
 }
 
-static void entries_that_left_memory_are_copied_from_the_journal(void **state)
-{
-    (void)state;
-    struct world *world;
-    struct rig *rig = world_create(&world, 1);
-    rig->size = 3000;
-    rig->memory_limit = 1u << 20;
-    rig->segment_bytes = 64u << 20;
-    assert_int_equal(rig_open(rig), ERR_NONE);
-    for (int i = 0; i < 50; i++) {
-        append(rig, 100);
-        flush(rig);
-    }
-    checkpoint(rig);
-    assert_true(rig_verify(rig) > 0);
-    rig_tick(rig, 0); /* what was read back stays until a turn ends */
-    struct store_stats stats;
-    store_stats(rig->store, &stats);
-    assert_true(stats.memory_bytes <= 4u << 20);
-    world_destroy(world);
-}
-
-static void damage_in_the_journal_is_not_copied(void **state)
-{
-    (void)state;
-    struct world *world;
-    struct rig *rig = world_create(&world, 1);
-    rig->size = 3000;
-    rig->memory_limit = 1u << 20;
-    rig->segment_bytes = 64u << 20;
-    assert_int_equal(rig_open(rig), ERR_NONE);
-    for (int i = 0; i < 50; i++) {
-        append(rig, 100);
-        flush(rig);
-    }
-    struct double_name *name = double_find(rig->disk->now, RIG_PATH "/journal-0000000000000000");
-    name->inode->data[JOURNAL_HEADER_BYTES + 900000] ^= 4;
-    rig_tick(rig, 1);
-    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1);
-    rig_settle(rig);
-    assert_int_equal(rig->failed, ERR_CORRUPT);
-    world_destroy(world);
-}
-
 static void damage_in_an_extent_is_noticed(void **state)
 {
     (void)state;
@@ -485,95 +441,6 @@ static void many_small_extents_become_one(void **state)
     world_destroy(world);
 }
 
-/* Adds entries first .. last - 1, every third one volatile. */
-static void add_mixed(struct rig *rig, struct stream *stream, uint64_t first, uint64_t last)
-{
-    for (uint64_t i = first; i < last; i++) {
-        uint64_t pos;
-        enum err err;
-        uint8_t *at = store_reserve(rig->store, i % 3 != 1, 100, &pos, &err);
-        assert_non_null(at);
-        memset(at, 0, 100);
-        be64_put(at, i);
-        store_commit(rig->store, 100);
-        assert_int_equal(stream_add(stream, i, 1, pos, 100), ERR_NONE);
-    }
-}
-
-static void volatile_entries_between_stored_ones_keep_their_place(void **state)
-{
-    (void)state;
-    struct world *world;
-    struct rig *rig = world_create(&world, 1);
-    assert_int_equal(rig_open(rig), ERR_NONE);
-    struct stream *stream = &rig->streams[0].stream;
-    add_mixed(rig, stream, 0, 300);
-    flush(rig);
-    rig->streams[0].changed = true;
-    rig_tick(rig, 1);
-    rig_tick(rig, (int64_t)rig->checkpoint_ms + 1); /* it begins here */
-    add_mixed(rig, stream, 300, 420);
-    rig_settle(rig);
-    assert_int_equal(rig->store->stats.checkpoints, 1);
-    assert_int_equal(stream->used - stream->dead, 100 + 120);
-    for (uint64_t i = 0; i < 420; i++) {
-        struct entry entry;
-        int loads = 0;
-        enum err err;
-        assert_int_equal(rig_read(rig, stream, i, &entry, &loads, &err), STREAM_HIT);
-        assert_int_equal(entry.base, i);
-        assert_int_equal(be64_get(entry.data.data), i);
-        assert_int_equal(entry.is_volatile, i % 3 == 1);
-    }
-    world_destroy(world);
-}
-
-static void retention_knows_bytes_and_times(void **state)
-{
-    (void)state;
-    for (int stored = 0; stored < 2; stored++) {
-        struct world *world;
-        struct rig *rig = world_create(&world, 1);
-        rig->size = 2000;
-        assert_int_equal(rig_open(rig), ERR_NONE);
-        append(rig, 8000);
-        if (stored)
-            checkpoint(rig);
-        append(rig, 2000);
-        flush(rig);
-        struct stream *stream = &rig->streams[1].stream;
-        uint64_t bytes = 0;
-        for (uint64_t i = 0; i < 2500; i++)
-            bytes += rig_len(rig, i * RIG_STREAMS + 1);
-        uint64_t slack = stored ? EXTENT_BLOCK_BYTES : 2000;
-        assert_in_range(stream_bytes(stream), bytes - slack, bytes);
-        assert_int_equal(stream_retain_from(stream, UINT64_MAX, INT64_MIN), 0);
-        assert_int_equal(stream_retain_from(stream, 0, INT64_MIN), 2500);
-        for (uint64_t keep = 10000; keep < bytes; keep += 123457) {
-            uint64_t first = stream_retain_from(stream, keep, INT64_MIN), kept = 0;
-            for (uint64_t i = first; i < 2500; i++)
-                kept += rig_len(rig, i * RIG_STREAMS + 1);
-            assert_true(kept <= keep && kept + slack + 2000 >= keep);
-        }
-        for (uint64_t i = 0; i < 2500; i += 61) { /* entry i is of 1000 + 4 i + 1 ms */
-            int64_t ms = (int64_t)(1000 + i * RIG_STREAMS + 1);
-            uint64_t from = stream_seek_time(stream, ms);
-            assert_true(from <= i);
-            assert_true(i - from <= (stored ? 150u : 0u));
-            assert_true(stream_retain_from(stream, UINT64_MAX, ms) == from);
-        }
-        assert_int_equal(stream_seek_time(stream, 1000000), 2500);
-        assert_int_equal(rig_trim(rig, 1, 1234), ERR_NONE);
-        checkpoint(rig);
-        assert_true(stream_retain_from(stream, UINT64_MAX, INT64_MIN) == 1234);
-        bytes = 0;
-        for (uint64_t i = 1234; i < 2500; i++)
-            bytes += rig_len(rig, i * RIG_STREAMS + 1);
-        assert_in_range(stream_bytes(stream), bytes, bytes + EXTENT_BLOCK_BYTES + 2000);
-        world_destroy(world);
-    }
-}
-
 /* Appends, trims, checkpoints, reads, in an order that the random numbers say. */
 static void work(struct rig *rig, uint64_t *random, int rounds)
 {
@@ -706,16 +573,12 @@ int main(void)
         cmocka_unit_test(many_objects_go_in_several_transactions),
         cmocka_unit_test(a_journal_that_lost_what_objects_reflect_is_refused),
         cmocka_unit_test(an_unused_store_stops_without_touching_the_disk),
-        cmocka_unit_test(entries_that_left_memory_are_copied_from_the_journal),
-        cmocka_unit_test(damage_in_the_journal_is_not_copied),
         cmocka_unit_test(damage_in_an_extent_is_noticed),
         cmocka_unit_test(a_full_disk_delays_the_checkpoint),
         cmocka_unit_test(the_last_of_a_disk_is_kept_for_what_frees_it),
         cmocka_unit_test(memory_that_is_only_kept_ready_goes_after_a_while),
         cmocka_unit_test(a_mostly_dead_extent_is_rewritten),
         cmocka_unit_test(many_small_extents_become_one),
-        cmocka_unit_test(volatile_entries_between_stored_ones_keep_their_place),
-        cmocka_unit_test(retention_knows_bytes_and_times),
         cmocka_unit_test(nothing_confirmed_is_lost_in_a_crash_at_any_call),
         cmocka_unit_test(a_failing_call_fails_loudly_or_is_made_up_for),
     };
