@@ -305,12 +305,18 @@ static struct index_extent *counted_find(struct counting *counting, uint64_t num
     return NULL;
 }
 
+static enum err row_strange(struct repair *repair)
+{
+    repair_step(repair, "state: a row whose checksum is right makes no sense");
+    return ERR_CORRUPT;
+}
+
 static enum err extent_note(void *ctx, struct slice key, struct slice value)
 {
     struct counting *counting = ctx;
     struct index_extent info;
     if (!index_extent_get(key, value, &info))
-        return ERR_CORRUPT;
+        return row_strange(counting->repair);
     if (counting->count == counting->room) {
         uint64_t room = counting->room == 0 ? 64 : counting->room * 2;
         struct index_extent *said = realloc(counting->said, room * sizeof *said);
@@ -329,7 +335,7 @@ static enum err row_count(void *ctx, struct slice key, struct slice value)
     const struct repair_config *config = counting->repair->config;
     struct index_row row;
     if (!index_row_get(key, value, &row))
-        return ERR_CORRUPT;
+        return row_strange(counting->repair);
     struct index_extent *found = counted_find(counting, row.extent);
     if (found == NULL) { /* the row of its extent is lost */
         config->events->block_lost(config->ctx, &row);

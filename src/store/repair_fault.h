@@ -20,6 +20,7 @@ struct fault {
     uint64_t calls;   /* so far */
     uint64_t fail_at; /* that call fails; 0: none does */
     enum err err;     /* so */
+    bool full;        /* the next commit needs more room first */
     int open;         /* files, state stores and readers */
 };
 
@@ -244,7 +245,11 @@ static inline enum err fault_each(struct state_reader *reader, struct slice from
 static inline enum err fault_commit(struct state *state, const struct state_batch *batch)
 {
     struct fault *self = state->fault;
-    return fault_hits(self) ? self->err : self->backend_behind->commit(state->behind, batch);
+    bool full = self->full;
+    if (fault_hits(self))
+        return self->err;
+    self->full = false;
+    return full ? ERR_AGAIN : self->backend_behind->commit(state->behind, batch);
 }
 
 static inline enum err fault_grow(struct state *state)

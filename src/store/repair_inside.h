@@ -16,7 +16,6 @@ struct repair {
     struct state *state;                 /* NULL: there is none */
     struct state_reader *reader;
     struct index_meta meta;
-    bool rows_lost;
 };
 
 /* repair.c */
@@ -31,6 +30,10 @@ enum err repair_copy(struct repair *repair, const char *from, const char *name,
 /* The copy takes the place of the file: aside with that, sync, rename. Closes `file`. */
 enum err repair_replace(struct repair *repair, const char *copy, struct disk_file *file,
                         const char *name);
+
+/* repair_state.c */
+/* Opens it, made anew when it was damaged, and reads where the journal begins. */
+enum err repair_state(struct repair *repair);
 /* Every row of one table. */
 enum err repair_each(struct repair *repair, char table,
                      enum err (*each)(void *ctx, struct slice key, struct slice value), void *ctx);
