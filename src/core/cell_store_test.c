@@ -123,6 +123,7 @@ struct story {
     uint64_t last_setup_tag;
     uint64_t seqs[STORY_SEQS]; /* of what was published to safe, and to q */
     uint32_t seq_count;
+    size_t padding; /* of what is published */
     struct {
         uint64_t tag;
         int count;
@@ -179,6 +180,7 @@ static void story_publish(struct story *story, uint64_t queue, struct rig_messag
 {
     message.text = "m";
     message.conn = 3;
+    message.padding = story->padding;
     assert_true(story->seq_count < STORY_SEQS);
     story->seqs[story->seq_count++] = rig_publish_to(&story->rig, &queue, 1, message);
 }
@@ -292,7 +294,7 @@ static void story_check(struct story *story, uint64_t n)
     for (uint64_t tag = story->last_setup_tag + 1; tag <= rig->tag; tag++) {
         enum err err = told(rig, tag);
         if (err == ERR_AGAIN && rig->failed == ERR_NONE)
-            fail_msg("allocation %llu: request %llu was not answered", (unsigned long long)n,
+            fail_msg("round %llu: request %llu was not answered", (unsigned long long)n,
                      (unsigned long long)(tag - story->last_setup_tag));
     }
     if (rig->failed == ERR_NONE)
@@ -345,6 +347,59 @@ static void memory_may_run_out_at_any_moment(void **state)
     }
 }
 
+/* ---- Disks that are full, or fail ---- */
+
+static void a_disk_may_be_full_at_any_moment(void **state)
+{
+    (void)state;
+    for (uint32_t cells = 1; cells <= 2; cells++) {
+        uint32_t held_up = 0;
+        for (uint64_t more = 0; more < 30; more++) {
+            struct story *story = malloc(sizeof *story);
+            struct rig *rig = &story->rig;
+            story_init(story, cells);
+            rig_run(rig, 3000);
+            sim_disk_limit(rig->sim, 0, sim_disk_used(rig->sim, 0) + more * 65536);
+            story->padding = 100000;
+            story_tell(story);
+            for (uint32_t i = 0; i < story->seq_count; i++) /* refused, or made to wait */
+                held_up += rig_confirmed(rig, 3, story->seqs[i]) != ERR_NONE;
+            sim_disk_limit(rig->sim, 0, 0);
+            rig_run(rig, 5000);
+            assert_int_equal(rig->failed, ERR_NONE);
+            story_check(story, more);
+            rig_done(rig);
+            free(story);
+        }
+        assert_true(held_up > 20);
+    }
+}
+
+static void a_disk_may_fail_at_any_moment(void **state)
+{
+    (void)state;
+    uint32_t failed = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct story *story = malloc(sizeof *story);
+        struct rig *rig = &story->rig;
+        story_init(story, 1 + (uint32_t)(seed % 2));
+        for (uint64_t i = 0; i < seed; i++)
+            (void)sim_random(rig->sim, 2);
+        sim_disk_errors(rig->sim, 0, 20000);
+        story_tell(story);
+        sim_disk_errors(rig->sim, 0, 0);
+        rig_run(rig, 5000);
+        failed += rig->failed != ERR_NONE;
+        for (uint32_t i = 0; i < rig->cells; i++) /* nobody waits for what will not be done */
+            assert_true(store_deadline(rig->cell[i]->store, sim_now_ms(rig->sim)) >
+                        sim_now_ms(rig->sim));
+        story_check(story, seed);
+        rig_done(rig);
+        free(story);
+    }
+    assert_in_range(failed, 5, 59);
+}
+
 static void a_start_without_memory_is_refused_and_the_next_finds_everything(void **state)
 {
     (void)state;
@@ -386,6 +441,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_deleted_leaves_nothing_even_when_a_checkpoint_fails),
         cmocka_unit_test(memory_may_run_out_at_any_moment),
+        cmocka_unit_test(a_disk_may_be_full_at_any_moment),
+        cmocka_unit_test(a_disk_may_fail_at_any_moment),
         cmocka_unit_test(a_start_without_memory_is_refused_and_the_next_finds_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,7 +66,8 @@ int64_t store_deadline(const struct store *store, int64_t now_ms)
 {
     const struct journal *journal = &store->journal;
     int64_t deadline = INT64_MAX;
-    if (store->stopped)
+    bool failed = store->failed != ERR_NONE && !store->checkpoint.stopping;
+    if (store->stopped || failed) /* what is due would never be done */
         return deadline;
     if (journal->lazy_at != 0)
         deadline = journal->lazy_at;
