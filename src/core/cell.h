@@ -12,6 +12,8 @@
 #include "core/command.h"
 #include "store/store.h"
 
+#include <assert.h>
+
 struct cell;
 
 /* asker.conn of a command that another cell sent: answers go to that cell (cell_event). */
@@ -63,6 +65,7 @@ void cell_stop(struct cell *cell, void (*done)(void *ctx, enum err err), void *c
 /* The cell that an object's id names. */
 static inline uint32_t cell_of(uint64_t object, uint32_t cells)
 {
+    assert(cells > 0);
     return (uint32_t)(object % cells);
 }
 

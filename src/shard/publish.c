@@ -74,7 +74,7 @@ uint32_t conn_publish_queue(struct conn *conn, const struct publish *publish,
 }
 
 /* Hands the routed targets over, cell by cell; returns how many cells. */
-static uint32_t hand_out(struct conn *conn, struct cell_publish *out, const uint64_t *ids,
+static uint32_t hand_out(struct conn *conn, const struct cell_publish *out, const uint64_t *ids,
                          uint32_t count)
 {
     struct shard *shard = conn->shard;
@@ -85,7 +85,6 @@ static uint32_t hand_out(struct conn *conn, struct cell_publish *out, const uint
         conn_close(conn, false);
         return 0;
     }
-    uint8_t **body = out->body;
     uint64_t seen = 0;
     for (uint32_t i = 0; i < count; i++)
         seen |= UINT64_C(1) << cell_of(ids[i], cells);
@@ -97,10 +96,11 @@ static uint32_t hand_out(struct conn *conn, struct cell_publish *out, const uint
             if (cell_of(ids[i], cells) == cell)
                 theirs[n++] = ids[i];
         }
-        out->targets = theirs;
-        out->target_count = n;
-        out->body = (left & (left - 1)) == 0 ? body : NULL; /* the last may take it */
-        dispatch_publish(shard, cell, out);
+        struct cell_publish part = *out;
+        part.targets = theirs;
+        part.target_count = n;
+        part.body = (left & (left - 1)) == 0 ? out->body : NULL; /* the last may take it */
+        dispatch_publish(shard, cell, &part);
     }
     if (theirs != stack)
         free(theirs);
