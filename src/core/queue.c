@@ -455,6 +455,8 @@ void queue_settle(struct queue *queue, const struct offset_range *ranges, uint32
         settle_in_memory(queue, ranges, count, bytes, durable_bytes);
         return;
     }
+    if (queue->cell->failure == ERR_STOPPED) /* no checkpoint is to come that would say it */
+        return;
     struct record record = {
         .type = RECORD_SETTLE, .object = queue->ledger.stream.id, .body_bytes = durable_bytes};
     uint64_t fleeting_bytes = bytes - durable_bytes;
