@@ -81,6 +81,19 @@ static void story(struct rig *rig, bool *safe)
     (void)try(rig, forget);
 }
 
+/* What has no group, and the end of the one there is. */
+static void epilogue(struct rig *rig)
+{
+    struct group_leaver nobody = {.member = slice_of("nobody")};
+    struct group_request leave = rig_member(GROUP_LEAVE, "", -1);
+    leave.group = slice_of("another");
+    leave.leavers = &nobody;
+    leave.leaver_count = 1;
+    (void)try(rig, leave);
+    rig_wait(rig, 100000);
+    (void)try(rig, rig_member(GROUP_DELETE, "", -1));
+}
+
 static void memory_may_run_out_at_any_moment(void **state)
 {
     (void)state;
@@ -136,11 +149,125 @@ static void stored_groups_are_read_or_memory_is_said_to_be_short(void **state)
     rig_destroy(rig);
 }
 
+static void the_end_of_a_group_may_find_no_memory(void **state)
+{
+    (void)state;
+    bool reached = true;
+    for (uint64_t n = 1; reached; n++) {
+        struct rig *rig = rig_create();
+        rig_ask(rig, commit_request("", -1), ERR_NONE);
+        memory_fail_at(n, n % 2);
+        epilogue(rig);
+        reached = memory_refused() > 0;
+        memory_fail_at(0, 0);
+        enum err err = told(rig, rig->tag);
+        assert_true(err == ERR_NONE || err == ERR_NO_MEMORY);
+        int64_t offset = rig_offset(rig, "t", 3); /* told of an error, it may be done or not */
+        assert_true(offset == -1 || (offset == 30 && err != ERR_NONE));
+        rig_destroy(rig);
+    }
+}
+
+static enum err applied(struct slice bytes)
+{
+    struct rig *rig = rig_create();
+    struct record record = {.type = RECORD_GROUP, .bytes = bytes};
+    enum err err = groups_apply(rig->cell.groups, &record, 1);
+    rig_destroy(rig);
+    return err;
+}
+
+static void records_that_are_cut_or_senseless_are_corrupt(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_create();
+    rig_ask(rig, commit_request("", -1), ERR_NONE);
+    struct group_request forget = rig_member(GROUP_FORGET, "", -1);
+    forget.offsets = OFFSETS;
+    forget.offset_count = 2;
+    rig_ask(rig, forget, ERR_NONE);
+    rig_ask(rig, rig_member(GROUP_DELETE, "", -1), ERR_NONE);
+    assert_int_equal(rig->record_count, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct rig_record *record = &rig->records[i];
+        assert_int_equal(applied(slice_make(record->bytes, record->len)), ERR_NONE);
+        for (size_t cut = 0; cut < record->len; cut++)
+            assert_int_equal(applied(slice_make(record->bytes, cut)), ERR_CORRUPT);
+        uint8_t kind = record->bytes[0];
+        record->bytes[0] = 99;
+        assert_int_equal(applied(slice_make(record->bytes, record->len)), ERR_CORRUPT);
+        record->bytes[0] = kind;
+        enum err err = ERR_NO_MEMORY;
+        for (uint64_t n = 1; err != ERR_NONE; n++) {
+            struct rig *fresh = rig_create();
+            struct record again = {.type = RECORD_GROUP,
+                                   .bytes = slice_make(record->bytes, record->len)};
+            memory_fail_at(n, 0);
+            err = groups_apply(fresh->cell.groups, &again, 1);
+            memory_fail_at(0, 0);
+            assert_true(err == ERR_NONE || err == ERR_NO_MEMORY);
+            rig_destroy(fresh);
+        }
+    }
+    rig_destroy(rig);
+}
+
+static void requests_have_their_bounds(void **state)
+{
+    (void)state;
+    static uint8_t bytes[2000];
+    memset(bytes, 'a', sizeof bytes);
+    struct slice large = slice_make(bytes, sizeof bytes);
+    struct rig *rig = rig_create();
+    struct group_request request = rig_join(rig, "");
+    request.group = large;
+    assert_int_equal(try(rig, request), ERR_INVALID_GROUP_ID);
+    request = rig_join(rig, "");
+    request.group = slice_of("");
+    assert_int_equal(try(rig, request), ERR_INVALID_GROUP_ID);
+    request = rig_join(rig, "");
+    request.instance = large;
+    assert_int_equal(try(rig, request), ERR_INVALID);
+    request = rig_join(rig, "");
+    request.protocol_type = large;
+    assert_int_equal(try(rig, request), ERR_INCONSISTENT_PROTOCOL);
+    request = rig_join(rig, "");
+    request.protocol_count = 1000;
+    assert_int_equal(try(rig, request), ERR_INCONSISTENT_PROTOCOL);
+    request = rig_join(rig, "");
+    request.session_timeout_ms = 1;
+    assert_int_equal(try(rig, request), ERR_INVALID_SESSION_TIMEOUT);
+    request = rig_member((enum group_op)99, "", -1);
+    assert_int_equal(try(rig, request), ERR_INVALID);
+    request = commit_request("a member", -1);
+    assert_int_not_equal(try(rig, request), ERR_NONE);
+    request = commit_request("", -1);
+    request.instance = slice_of("instance");
+    assert_int_not_equal(try(rig, request), ERR_NONE);
+    struct group_offset offset = {.topic = large, .partition = 1, .offset = 5};
+    request = commit_request("", -1);
+    request.offsets = &offset;
+    request.offset_count = 1;
+    const struct group_answer *answer = rig_ask(rig, request, ERR_NONE);
+    assert_int_equal(answer->offsets[0].err, ERR_INVALID);
+    rig_ask(rig, commit_request("", -1), ERR_NONE);
+    request.op = GROUP_FORGET;
+    answer = rig_ask(rig, request, ERR_NONE);
+    assert_int_equal(answer->offsets[0].err, ERR_INVALID);
+    rig->cell.failure = ERR_IO;
+    assert_int_equal(try(rig, rig_join(rig, "")), ERR_IO);
+    assert_int_equal(try(rig, commit_request("", -1)), ERR_IO);
+    rig_destroy(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_may_run_out_at_any_moment),
         cmocka_unit_test(stored_groups_are_read_or_memory_is_said_to_be_short),
+        cmocka_unit_test(the_end_of_a_group_may_find_no_memory),
+        cmocka_unit_test(records_that_are_cut_or_senseless_are_corrupt),
+        cmocka_unit_test(requests_have_their_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
