@@ -119,7 +119,7 @@ enum { CHAIN = 12 };
 /* Exchanges that go with their last binding, each bound to the next, the last to a queue. */
 static void chain(struct rig *rig)
 {
-    char name[8], next[8];
+    char name[16], next[16];
     rig_do(rig, rig_queue("q"));
     for (int i = 0; i < CHAIN; i++) {
         snprintf(name, sizeof name, "x%d", i);
