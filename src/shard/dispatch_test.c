@@ -88,10 +88,28 @@ static void a_message_does_not_overtake_one_before_it(void **state)
     }
 }
 
+/* A definition found no memory: the queue whose it is looks like one without. */
+static void what_has_no_definition_stays_when_they_did_not_all_come(void **state)
+{
+    struct rig *rig = *state;
+    struct shard *shard = rig->broker.shards[0];
+    struct cell *cell = shard->cells[OWN_CELL];
+    const uint64_t id = 100 * RIG_CELLS + OWN_CELL;
+    assert_non_null(queue_create(cell, id));
+    for (int failed = 1; failed >= 0; failed--) {
+        atomic_store(&rig->broker.failed, failed != 0);
+        mail_change(shard, 0, 0, (struct slice){0}, true);
+        (void)rig_turn(rig, 0, RIG_START_MS + 11);
+        assert_int_equal(map_get(&cell->queues, id) != NULL, failed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_end_of_a_connection_does_not_overtake_what_it_asked,
+                                        rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(what_has_no_definition_stays_when_they_did_not_all_come,
                                         rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(a_message_does_not_overtake_one_before_it, rig_setup,
                                         rig_teardown),

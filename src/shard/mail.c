@@ -280,6 +280,17 @@ static void receive_event(struct shard *shard, const struct mail *mail, const ui
     parts_destroy(event.parts);
 }
 
+/* All definitions were fed, unless one of them failed: then what has none must not be dropped. */
+static void fed(struct shard *shard)
+{
+    bool complete = !atomic_load(&shard->broker->failed);
+    for (uint32_t i = 0; complete && i < shard->broker->cell_count; i++) {
+        if (shard->cells[i] != NULL)
+            cell_ready(shard->cells[i]);
+    }
+    shard->ready = true;
+}
+
 static void receive(struct shard *shard, const struct mail *mail)
 {
     const uint8_t *payload = mail->heap != NULL ? mail->heap : (const uint8_t *)(mail + 1);
@@ -298,15 +309,10 @@ static void receive(struct shard *shard, const struct mail *mail)
         break;
     case MAIL_CHANGE:
         changes_apply(shard, slice_make(payload, mail->len));
-        if (mail->change.last) {
-            for (uint32_t i = 0; i < shard->broker->cell_count; i++) {
-                if (shard->cells[i] != NULL)
-                    cell_ready(shard->cells[i]);
-            }
-            shard->ready = true;
-        } else if (mail->change.number != 0) {
+        if (mail->change.last)
+            fed(shard);
+        else if (mail->change.number != 0)
             mail_change_done(shard, mail->change.number);
-        }
         break;
     case MAIL_CHANGE_DONE:
         changes_done(shard, mail->change.number);
