@@ -174,6 +174,7 @@ struct pending {
     uint64_t value, value2;
     char *detail;
     uint64_t consumer; /* consume, cancel */
+    uint32_t step;     /* of those that ask several times */
     /* Called for the last answer, unless NULL: asks for more in its place (pending_again) and
      * returns true, or leaves it at that. */
     bool (*more)(struct channel *channel, struct pending *pending, const struct event *event);

@@ -52,30 +52,35 @@ static const struct topic *topic_named(struct channel *channel, struct slice nam
     return catalog_topic(conn_catalog(self->conn), self->namespace_id, name);
 }
 
-/* A topic's count is that of its first partition: end minus beginning, asked for one by one. */
+/* A topic's count is the sum of its partitions', end minus beginning, asked for one by one: the
+ * sum so far stands in pending->consumer. */
 static void topic_counted(struct channel *channel, struct pending *pending,
                           const struct event *event)
 {
-    uint64_t first = pending->consumer;
-    if (pending->more) /* the beginning could not be told */
+    if (event->err)
         channel_no_queue(channel, AMQP_QUEUE_DECLARE, slice_make(pending->name, pending->name_len));
     else
-        declare_ok(channel, pending, !event->err && event->value > first ? event->value - first : 0,
-                   0);
+        declare_ok(channel, pending, pending->consumer, 0);
 }
 
-static bool topic_begins(struct channel *channel, struct pending *pending,
-                         const struct event *event)
+static struct command topic_question(const struct topic *topic, uint32_t step)
 {
-    struct slice name = slice_make(pending->name, pending->name_len);
-    const struct topic *topic = topic_named(channel, name);
+    return (struct command){.type = COMMAND_OFFSETS,
+                            .object = topic->partitions[step / 2],
+                            .offsets = {.query = step % 2 == 0 ? OFFSET_EARLIEST : OFFSET_LATEST}};
+}
+
+static bool topic_count_more(struct channel *channel, struct pending *pending,
+                             const struct event *event)
+{
+    const struct topic *topic = topic_named(channel, slice_make(pending->name, pending->name_len));
     if (event->err || !topic)
         return false;
-    pending->more = NULL;
-    pending->consumer = event->value;
-    struct command command = {.type = COMMAND_OFFSETS,
-                              .object = topic->partitions[0],
-                              .offsets = {.query = OFFSET_LATEST}};
+    bool is_end = pending->step++ % 2 == 1;
+    pending->consumer += is_end ? event->value : -event->value;
+    if (pending->step / 2 >= topic->partition_count)
+        return false;
+    struct command command = topic_question(topic, pending->step);
     pending_again(channel, pending, &command);
     return true;
 }
@@ -87,10 +92,8 @@ static void topic_count(struct channel *channel, const struct topic *topic, stru
     if (!pending)
         return;
     pending_name(pending, name);
-    pending->more = topic_begins;
-    struct command command = {.type = COMMAND_OFFSETS,
-                              .object = topic->partitions[0],
-                              .offsets = {.query = OFFSET_EARLIEST}};
+    pending->more = topic_count_more;
+    struct command command = topic_question(topic, 0);
     command_send(channel->amqp, &command, channel->number, pending->tag);
 }
 

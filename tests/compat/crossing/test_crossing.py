@@ -428,6 +428,14 @@ def test_a_restart_keeps_both_sides(server, connect, kafka, name):
     assert take(ch, audit, 1)[0][2] == b"after"
 
 
+def test_a_topic_counts_the_messages_of_all_its_partitions(ch, kafka, name):
+    topic = name("many")
+    kafka.create(topic, partitions=5)
+    assert ch.queue_declare(topic, passive=True).method.message_count == 0
+    kafka.produce_all(topic, [dict(value=b"%d" % n, partition=n % 4) for n in range(41)])
+    assert ch.queue_declare(topic, passive=True).method.message_count == 41
+
+
 def test_topics_made_by_kafka_are_queues_of_amqp_and_the_other_way_round(ch, kafka, name):
     topic = name("made")
     kafka.create(topic)
