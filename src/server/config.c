@@ -166,9 +166,10 @@ static enum err listen_add(struct config *config, struct slice text, char *reaso
         return ERR_INVALID;
     }
     listen.face = (enum config_face)face;
-    if (address_parse(slice_make(equals + 1, text.len - name.len - 1), &listen)) {
+    struct slice address = slice_make(equals + 1, text.len - name.len - 1);
+    if (address_parse(address, &listen)) {
         snprintf(reason, REASON_BYTES, "'%.*s' is not HOST:PORT (an IPv6 address in brackets)",
-                 shown(text), equals + 1);
+                 shown(address), address.data);
         return ERR_INVALID;
     }
     if (config->listen_count == CONFIG_LISTEN_MAX) {

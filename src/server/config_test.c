@@ -231,6 +231,8 @@ static void a_bad_address_is_refused(void **state)
                  "--listen: '%s' is not HOST:PORT (an IPv6 address in brackets)", BAD[i] + 5);
         refuses(f, (words){"--listen", BAD[i], NULL}, (words){NULL}, complaint);
     }
+    refuses_text(f, "listen = amqp=x\nshards = 4",
+                 "weir.conf:1: listen: 'x' is not HOST:PORT (an IPv6 address in brackets)");
     refuses(f, (words){"--listen", "127.0.0.1:5672", NULL}, (words){NULL},
             "--listen: '127.0.0.1:5672' is not FACE=HOST:PORT");
     refuses(f, (words){"--listen", "amqps=127.0.0.1:5671", NULL}, (words){NULL},
