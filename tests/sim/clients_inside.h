@@ -86,7 +86,8 @@ struct producer {
 
 struct reader_place {
     uint64_t at;
-    uint32_t turn; /* of seeking: what was asked before it is not heard any more */
+    uint64_t trimmed; /* records below it were deleted when the read began */
+    uint32_t turn;    /* of seeking: what was asked before it is not heard any more */
     bool reading;
     bool at_end;
     uint32_t last_n[PRODUCERS];

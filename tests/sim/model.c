@@ -285,13 +285,13 @@ void model_saw_batch(struct model *model, uint32_t number, uint64_t offset, uint
                     (long long)batch->offset, (unsigned long long)offset);
 }
 
-void model_saw_first(struct model *model, uint32_t number, uint64_t first)
+void model_saw_first(struct model *model, uint32_t number, uint64_t first, uint64_t trimmed)
 {
     struct model_partition *partition = &model->partitions[number];
     struct world *world = model->world;
-    if (first < partition->trim_safe)
+    if (first < trimmed)
         world_wrong(world, "partition %u: records below %llu were deleted, its first is %llu",
-                    number, (unsigned long long)partition->trim_safe, (unsigned long long)first);
+                    number, (unsigned long long)trimmed, (unsigned long long)first);
     if (partition->first_life == world->life && first < partition->first_seen)
         world_wrong(world, "partition %u: its first offset was %llu and is %llu", number,
                     (unsigned long long)partition->first_seen, (unsigned long long)first);

@@ -142,8 +142,9 @@ uint64_t model_most(const struct model *model, uint32_t queue);
 
 /* The partition has this batch at that offset; `first` is its first offset. */
 void model_saw_batch(struct model *model, uint32_t partition, uint64_t offset, uint32_t n);
-/* It said that its first offset is that. */
-void model_saw_first(struct model *model, uint32_t partition, uint64_t first);
+/* It said that its first offset is that; records below `trimmed` were deleted before it was asked.
+ */
+void model_saw_first(struct model *model, uint32_t partition, uint64_t first, uint64_t trimmed);
 
 /* Everything was drained and read: is anything missing? */
 void model_check_messages(struct model *model);

@@ -25,6 +25,7 @@ static void read_on(struct reader_probe *self, uint32_t partition)
     command.read.min_bytes = self->checking ? 0 : 1;
     command.read.deadline_ms = conn_now_ms(self->probe.conn) + (self->checking ? 0 : READ_MS);
     place->reading = true;
+    place->trimmed = self->clients->model->partitions[partition].trim_safe;
     conn_command(self->probe.conn, &command);
 }
 
@@ -119,7 +120,8 @@ static void event(struct probe *probe, const struct event *event)
         return;
     place->reading = false;
     if (event->err == ERR_NONE || event->err == ERR_OUT_OF_RANGE)
-        model_saw_first(self->clients->model, partition, event->read.first_offset);
+        model_saw_first(self->clients->model, partition, event->read.first_offset,
+                        self->places[partition].trimmed);
     if (event->err != ERR_NONE) {
         refused(self, partition, event);
         return;
