@@ -2,20 +2,6 @@
  * gets one. */
 #include "core/cell_steps.h"
 
-static struct rig *begin(uint32_t cells)
-{
-    struct rig *rig = malloc(sizeof *rig);
-    rig_init(rig, 1, cells);
-    rig_open(rig);
-    return rig;
-}
-
-static void end(struct rig *rig)
-{
-    rig_done(rig);
-    free(rig);
-}
-
 /* The error it is answered with; ERR_AGAIN: not at all. */
 static enum err told(struct rig *rig, struct command command)
 {
@@ -47,19 +33,19 @@ static void what_is_not_there_is_said_to_be_absent(void **state)
         {COMMAND_SETTLE, ERR_AGAIN},           {COMMAND_RETURN, ERR_AGAIN},
         {COMMAND_REJECT, ERR_AGAIN},           {COMMAND_READ_STOP, ERR_AGAIN},
     };
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_int_equal(told(rig, (struct command){.type = cases[i].type, .object = 77}),
                          cases[i].err);
     struct command silent = {.type = COMMAND_APPEND, .object = 77, .append.silent = true};
     assert_int_equal(told(rig, silent), ERR_AGAIN);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_queue_is_spared_while_it_is_used_or_holds_something(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     struct command unused = {
         .type = COMMAND_DELETE_QUEUE, .object = q, .remove.flags = DELETE_IF_UNUSED};
@@ -74,13 +60,13 @@ static void a_queue_is_spared_while_it_is_used_or_holds_something(void **state)
     empty.remove.flags |= DELETE_IF_UNUSED;
     assert_int_equal(told(rig, empty), ERR_NONE);
     assert_false(rig_has_queue(rig, q));
-    end(rig);
+    rig_end(rig);
 }
 
 static void confirms_of_channels_and_connections_are_apart(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     static const struct asker askers[] = {{.conn = 3, .channel = 1},
                                           {.conn = 3, .channel = 2},
@@ -128,13 +114,13 @@ static void confirms_of_channels_and_connections_are_apart(void **state)
         rig_forget(rig);
     }
     assert_int_equal(rig_ready(rig, q, NULL), 12);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_read_is_stopped_by_its_own_tag_and_connection(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     struct rig_read wait = {.min_bytes = 1, .wait_ms = 500};
     uint64_t first = rig_read_start(rig, p, 8, wait), second = rig_read_start(rig, p, 9, wait);
@@ -148,13 +134,13 @@ static void a_read_is_stopped_by_its_own_tag_and_connection(void **state)
     rig_run(rig, 1000);
     assert_non_null(rig_next(rig, EVENT_READ, 8));
     assert_non_null(rig_next(rig, EVENT_READ, 9));
-    end(rig);
+    rig_end(rig);
 }
 
 static void the_newest_message_is_found_once_there_is_one(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     struct command newest = {
         .type = COMMAND_OFFSETS, .object = p, .offsets.query = OFFSET_MAX_TIME};
@@ -169,7 +155,7 @@ static void the_newest_message_is_found_once_there_is_one(void **state)
     trim.offsets.offset = UINT64_MAX;
     assert_int_equal(rig_ask(rig, trim).value, 3);
     assert_true(rig_ask(rig, newest).value == UINT64_MAX);
-    end(rig);
+    rig_end(rig);
 }
 
 int main(void)

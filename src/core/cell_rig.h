@@ -455,6 +455,21 @@ static inline void rig_done(struct rig *rig)
 
 /* ---- Events ---- */
 
+/* A rig of the heap with its cells open, and the end of one. */
+static inline struct rig *rig_begin(uint32_t cells)
+{
+    struct rig *rig = malloc(sizeof *rig);
+    rig_init(rig, 1, cells);
+    rig_open(rig);
+    return rig;
+}
+
+static inline void rig_end(struct rig *rig)
+{
+    rig_done(rig);
+    free(rig);
+}
+
 /* The next event of that type for the connection that was not looked at yet, NULL: none. */
 static inline struct rig_event *rig_next(struct rig *rig, enum event_type type, uint64_t conn)
 {

@@ -2,20 +2,6 @@
  * state after a restart, storage that fails. */
 #include "core/cell_steps.h"
 
-static struct rig *begin(uint32_t cells)
-{
-    struct rig *rig = malloc(sizeof *rig);
-    rig_init(rig, 1, cells);
-    rig_open(rig);
-    return rig;
-}
-
-static void end(struct rig *rig)
-{
-    rig_done(rig);
-    free(rig);
-}
-
 static uint64_t checkpoints(struct rig *rig, uint32_t cell)
 {
     struct store_stats stats;
@@ -250,7 +236,7 @@ static void a_restart_comes_to_the_same_state(void **state)
             assert_int_equal(before[same], after[same]);
         }
         drain(&load);
-        end(rig);
+        rig_end(rig);
     }
     assert_true(taken > 100);
 }
@@ -260,7 +246,7 @@ static void a_restart_comes_to_the_same_state(void **state)
 static void a_checkpoint_before_the_definitions_come_drops_nothing(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q"), p = rig_topic(rig, "t", (struct args){0});
     rig_publish_run(rig, q, 0, 9);
     rig_produce(rig, p, (struct rig_batch){.producer_id = -1});
@@ -277,13 +263,13 @@ static void a_checkpoint_before_the_definitions_come_drops_nothing(void **state)
     for (int i = 0; i < 10; i++)
         assert_non_null(rig_next(rig, EVENT_DELIVER, 5));
     assert_int_equal(rig_read(rig, p, (struct rig_read){0})->event.read.count, 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_checkpoint_ends_though_everything_keeps_changing(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     enum { MANY = 4500 }; /* more than go into one transaction */
     uint64_t *ids = malloc(MANY * sizeof *ids);
     for (int i = 0; i < MANY; i++) {
@@ -302,7 +288,7 @@ static void a_checkpoint_ends_though_everything_keeps_changing(void **state)
     }
     assert_true(checkpoints(rig, 0) > 0);
     free(ids);
-    end(rig);
+    rig_end(rig);
 }
 
 static void an_object_that_goes_during_a_checkpoint_stays_away(void **state)
@@ -332,14 +318,14 @@ static void an_object_that_goes_during_a_checkpoint_stays_away(void **state)
             if (i % 2 == 1)
                 assert_int_equal(rig_ready(rig, ids[i], NULL), 4);
         }
-        end(rig);
+        rig_end(rig);
     }
 }
 
 static void transient_queues_leave_nothing_on_the_disk(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     rig_run(rig, 50);
     struct store_stats before, after;
     store_stats(rig->cell[0]->store, &before);
@@ -357,7 +343,7 @@ static void transient_queues_leave_nothing_on_the_disk(void **state)
     store_stats(rig->cell[0]->store, &after);
     assert_int_equal(before.flushed_bytes, after.flushed_bytes);
     assert_int_equal(rig->cell[0]->queues.count, 0);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- What memory does not hold ---- */
@@ -403,7 +389,7 @@ static void a_backlog_is_read_back_and_drained_in_order(void **state)
         rig_settle(rig, q, 5, i, i);
     }
     rig_got_nothing(rig, 5);
-    end(rig);
+    rig_end(rig);
 }
 
 static void start_get(struct rig *rig, uint64_t q, uint64_t conn)
@@ -430,7 +416,7 @@ static void a_get_waits_for_the_disk(void **state)
     rig_got(rig, 6, "0");
     rig_got_nothing(rig, 5);
     assert_int_equal(rig_ready(rig, q, NULL), 399);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_get_is_answered_when_its_queue_goes(void **state)
@@ -448,7 +434,7 @@ static void a_get_is_answered_when_its_queue_goes(void **state)
     assert_int_equal(event->event.err, ERR_NOT_FOUND);
     rig_run(rig, 20); /* the load ends */
     assert_true(list_empty(&rig->cell[0]->orphans));
-    end(rig);
+    rig_end(rig);
 }
 
 static void loads_under_way_are_freed_with_the_cell(void **state)
@@ -475,7 +461,7 @@ static void loads_under_way_are_freed_with_the_cell(void **state)
     rig_run(rig, 20);
     assert_null(rig_next(rig, EVENT_READ, 6));
     assert_int_equal(rig_ready(rig, q, NULL), 400);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_read_waits_for_the_disk_and_is_answered_though_the_topic_goes(void **state)
@@ -501,7 +487,7 @@ static void a_read_waits_for_the_disk_and_is_answered_though_the_topic_goes(void
     }
     rig_run(rig, 50);
     assert_null(rig_next(rig, EVENT_READ, 6));
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Answers ---- */
@@ -517,7 +503,7 @@ static uint32_t count_events(struct rig *rig, enum event_type type)
 static void confirms_of_one_turn_are_one_event(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_run(rig, 50);
     for (int transient = 0; transient < 2; transient++) {
@@ -531,7 +517,7 @@ static void confirms_of_one_turn_are_one_event(void **state)
         assert_int_equal(rig_confirmed(rig, 3, first), ERR_NONE);
         assert_int_equal(rig_confirmed(rig, 3, first + 99), ERR_NONE);
     }
-    end(rig);
+    rig_end(rig);
 }
 
 /* Publishes again from inside every confirm. */
@@ -544,7 +530,7 @@ static void publish_again(struct rig *rig, const struct event *event)
 static void a_command_from_inside_a_commit_does_no_harm(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig->hook_ctx = &q;
     rig->hook = publish_again;
@@ -556,7 +542,7 @@ static void a_command_from_inside_a_commit_does_no_harm(void **state)
     for (uint64_t seq = 1; seq <= 200; seq++)
         assert_int_equal(rig_confirmed(rig, 3, seq), ERR_NONE);
     assert_int_equal(rig_ready(rig, q, NULL), 200);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Storage that fails ---- */
@@ -589,7 +575,7 @@ static void a_failing_disk_ends_the_cell_and_nothing_is_confirmed_after(void **s
         rig_restart(rig, SIM_POWER_CUT);
         assert_true(rig_ready(rig, q, NULL) >= 1);
         rig_get(rig, q, 5, true, "safe");
-        end(rig);
+        rig_end(rig);
     }
 }
 
@@ -603,7 +589,7 @@ static void find_segment(void *ctx, const char *name)
 static void a_cell_that_cannot_be_opened_is_taken_down_cleanly(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     for (int round = 0; round < 20; round++) {
@@ -633,7 +619,7 @@ static void a_cell_that_cannot_be_opened_is_taken_down_cleanly(void **state)
     disk_close(file);
     rig_open(rig);
     assert_int_equal(rig_ready(rig, q, NULL), 200);
-    end(rig);
+    rig_end(rig);
 }
 
 int main(void)

@@ -2,20 +2,6 @@
  */
 #include "core/cell_steps.h"
 
-static struct rig *begin(uint32_t cells)
-{
-    struct rig *rig = malloc(sizeof *rig);
-    rig_init(rig, 1, cells);
-    rig_open(rig);
-    return rig;
-}
-
-static void end(struct rig *rig)
-{
-    rig_done(rig);
-    free(rig);
-}
-
 /* A queue whose dead letters go to the default exchange with that key: into the queue so named. */
 static uint64_t dying_queue(struct rig *rig, const char *name, const char *to, const char *more,
                             int64_t value)
@@ -46,7 +32,7 @@ static uint64_t queue_elsewhere(struct rig *rig, uint64_t q, char *name, size_t 
 static void rejected_messages_move_within_a_cell(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t dlq = rig_plain_queue(rig, "dlq");
     uint64_t q = dying_queue(rig, "q", "dlq", "x-max-length", 100);
     rig_publish_run(rig, q, 0, 2);
@@ -61,7 +47,7 @@ static void rejected_messages_move_within_a_cell(void **state)
     assert_string_equal(owed, "durable bytes 1: 2*0");
     rig_get(rig, dlq, 6, true, "1");
     rig_get(rig, dlq, 6, true, NULL);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_crash_at_any_time_keeps_a_moving_message_exactly_once(void **state)
@@ -94,7 +80,7 @@ static void a_crash_at_any_time_keeps_a_moving_message_exactly_once(void **state
 static void messages_move_to_another_cell(void **state)
 {
     (void)state;
-    struct rig *rig = begin(3);
+    struct rig *rig = rig_begin(3);
     char name[32];
     uint64_t first = rig_plain_queue(rig, "first");
     uint64_t dlq = queue_elsewhere(rig, first, name, sizeof name);
@@ -115,7 +101,7 @@ static void messages_move_to_another_cell(void **state)
     assert_int_equal(rig_ready(rig, q, NULL), 3);
     for (int i = 0; i < 7; i++)
         rig_get(rig, dlq, 6, true, (const char *[]){"0", "1", "2", "3", "4", "5", "6"}[i]);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_crash_before_the_other_cell_confirms_loses_nothing(void **state)
@@ -150,7 +136,7 @@ static void a_purge_or_deletion_meanwhile_does_no_harm(void **state)
 {
     (void)state;
     for (int how = 0; how < 3; how++) {
-        struct rig *rig = begin(2);
+        struct rig *rig = rig_begin(2);
         uint64_t dlq = rig_plain_queue(rig, "dlq"), q = 0;
         for (int i = 0; q == 0 || cell_of(q, 2) == cell_of(dlq, 2); i++) {
             char text[16];
@@ -186,7 +172,7 @@ static void a_purge_or_deletion_meanwhile_does_no_harm(void **state)
         }
         if (how < 2)
             assert_int_equal(rig_ready(rig, dlq, NULL), 2);
-        end(rig);
+        rig_end(rig);
     }
 }
 
@@ -194,7 +180,7 @@ static void letters_reach_topics_of_the_same_and_of_other_cells(void **state)
 {
     (void)state;
     for (uint32_t cells = 1; cells <= 3; cells += 2) {
-        struct rig *rig = begin(cells);
+        struct rig *rig = rig_begin(cells);
         uint64_t partition = rig_topic(rig, "topic", (struct args){0});
         rig_request(rig, (struct catalog_request){.op = CATALOG_DECLARE_EXCHANGE,
                                                   .name = slice_of("dlx"),
@@ -210,7 +196,7 @@ static void letters_reach_topics_of_the_same_and_of_other_cells(void **state)
         rig_restart(rig, SIM_POWER_CUT);
         assert_int_equal(rig_ready(rig, q, NULL), 0);
         assert_int_equal(rig_read(rig, partition, (struct rig_read){0})->event.read.count, 3);
-        end(rig);
+        rig_end(rig);
     }
 }
 
@@ -218,7 +204,7 @@ static void a_letter_goes_to_more_queues_than_a_record_names(void **state)
 {
     (void)state;
     for (uint32_t cells = 1; cells <= 2; cells++) {
-        struct rig *rig = begin(cells);
+        struct rig *rig = rig_begin(cells);
         rig_request(rig, (struct catalog_request){.op = CATALOG_DECLARE_EXCHANGE,
                                                   .name = slice_of("dlx"),
                                                   .type = EXCHANGE_FANOUT,
@@ -239,14 +225,14 @@ static void a_letter_goes_to_more_queues_than_a_record_names(void **state)
         for (int i = 0; i < 200; i++)
             assert_int_equal(rig_ready(rig, ids[i], NULL), 1);
         assert_int_equal(rig_ready(rig, q, NULL), 0);
-        end(rig);
+        rig_end(rig);
     }
 }
 
 static void transient_letters_leave_a_durable_queue(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t dlq = rig_plain_queue(rig, "dlq");
     uint64_t q = dying_queue(rig, "q", "dlq", "x-max-length", 1);
     for (int i = 0; i < 4; i++)
@@ -257,13 +243,13 @@ static void transient_letters_leave_a_durable_queue(void **state)
     rig_restart(rig, SIM_POWER_CUT);
     assert_int_equal(rig_ready(rig, q, NULL), 1);
     assert_int_equal(rig_ready(rig, dlq, NULL), 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_message_that_came_back_too_often_dies(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t dlq = rig_plain_queue(rig, "dlq");
     uint64_t q = dying_queue(rig, "q", "dlq", "x-delivery-limit", 2);
     rig_publish_run(rig, q, 0, 0);
@@ -274,13 +260,13 @@ static void a_message_that_came_back_too_often_dies(void **state)
     }
     rig_got_nothing(rig, 5);
     rig_get(rig, dlq, 6, true, "0");
-    end(rig);
+    rig_end(rig);
 }
 
 static void letters_without_a_place_to_go_are_dropped(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = dying_queue(rig, "q", "nowhere", "x-max-length", 1);
     uint64_t p = rig_queue(
         rig, "p",
@@ -292,14 +278,14 @@ static void letters_without_a_place_to_go_are_dropped(void **state)
     assert_int_equal(rig_ready(rig, p, NULL), 1);
     struct queue *queue = map_get(&rig->cell[0]->queues, q);
     assert_int_equal(queue->ledger.count, 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void what_a_full_queue_refuses_is_dead_lettered_when_that_is_asked(void **state)
 {
     (void)state;
     for (uint32_t cells = 1; cells <= 2; cells++) {
-        struct rig *rig = begin(cells);
+        struct rig *rig = rig_begin(cells);
         uint64_t dlq = rig_plain_queue(rig, "dlq");
         uint64_t q = rig_queue(rig, "q",
                                rig_args(rig_int("x-max-length", 2),
@@ -317,14 +303,14 @@ static void what_a_full_queue_refuses_is_dead_lettered_when_that_is_asked(void *
         for (int i = 2; i < 5; i++)
             rig_get(rig, dlq, 5, true, texts[i]);
         rig_get(rig, dlq, 5, true, NULL);
-        end(rig);
+        rig_end(rig);
     }
 }
 
 static void a_queue_may_be_its_own_dead_letter_queue(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = dying_queue(rig, "q", "q", "x-max-length", 100);
     rig_publish_run(rig, q, 0, 1);
     rig_subscribe(rig, q, 5, 1, 1, 0);
@@ -337,7 +323,7 @@ static void a_queue_may_be_its_own_dead_letter_queue(void **state)
     rig_got(rig, 5, "1");
     rig_got(rig, 5, "0");
     rig_got_nothing(rig, 5);
-    end(rig);
+    rig_end(rig);
 }
 
 /* The target's own cell refuses for want of room on the disk. */
@@ -345,7 +331,7 @@ static void a_full_disk_delays_letters_and_loses_none(void **state)
 {
     (void)state;
     for (uint32_t cells = 1; cells <= 2; cells++) {
-        struct rig *rig = begin(cells);
+        struct rig *rig = rig_begin(cells);
         uint64_t dlq = rig_plain_queue(rig, "dlq"), q = 0;
         for (int i = 0; q == 0 || (cells > 1 && cell_of(q, 2) == cell_of(dlq, 2)); i++) {
             char text[16];
@@ -386,7 +372,7 @@ static void a_full_disk_delays_letters_and_loses_none(void **state)
         rig_restart(rig, SIM_POWER_CUT);
         assert_int_equal(rig_ready(rig, dlq, NULL), 5);
         assert_true(rig_ready(rig, q, NULL) >= owed);
-        end(rig);
+        rig_end(rig);
     }
 }
 

@@ -2,20 +2,6 @@
  * a definition. */
 #include "core/cell_steps.h"
 
-static struct rig *begin(uint32_t cells)
-{
-    struct rig *rig = malloc(sizeof *rig);
-    rig_init(rig, 1, cells);
-    rig_open(rig);
-    return rig;
-}
-
-static void end(struct rig *rig)
-{
-    rig_done(rig);
-    free(rig);
-}
-
 /* Sends a request without waiting for what comes of it; a definition has so many bytes. */
 static void request(struct rig *rig, enum catalog_op op, const char *kind, int number, size_t bytes)
 {
@@ -88,7 +74,7 @@ static void check_lasting(struct rig *rig)
 static void definitions_that_come_and_go_do_not_pile_up(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     for (int round = 0; round < 3; round++) {
         lasting_and_passing(rig, 0);
         rig_stop(rig);
@@ -96,7 +82,7 @@ static void definitions_that_come_and_go_do_not_pile_up(void **state)
         rig_open(rig);
         check_lasting(rig);
     }
-    end(rig);
+    rig_end(rig);
 }
 
 static void definitions_survive_a_crash_at_any_time_of_a_checkpoint(void **state)
@@ -118,7 +104,7 @@ static void definitions_survive_a_crash_at_any_time_of_a_checkpoint(void **state
         rig_stop(rig);
         rig_open(rig);
         check_lasting(rig);
-        end(rig);
+        rig_end(rig);
     }
     assert_true(stopped > 0 && stopped < 13); /* some before its end, some behind */
 }
@@ -128,7 +114,7 @@ static void definitions_survive_a_crash_at_any_time_of_a_checkpoint(void **state
 static void that_something_is_there_is_said_when_it_is_safe(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     for (uint64_t conn = 1; conn <= 2; conn++) {
         struct parts *parts = parts_create(1024);
         struct catalog_request *root = arena_alloc(&parts->arena, sizeof *root);
@@ -147,7 +133,7 @@ static void that_something_is_there_is_said_when_it_is_safe(void **state)
     const struct rig_event *second = rig_next(rig, EVENT_ANSWER, 2);
     assert_int_equal(second->event.err, ERR_EXISTS);
     assert_string_equal(second->text, "Topic 't' already exists.");
-    end(rig);
+    rig_end(rig);
 }
 
 int main(void)

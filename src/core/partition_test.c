@@ -2,26 +2,12 @@
  * idempotent producers over restarts. */
 #include "core/cell_steps.h"
 
-static struct rig *begin(uint32_t cells)
-{
-    struct rig *rig = malloc(sizeof *rig);
-    rig_init(rig, 1, cells);
-    rig_open(rig);
-    return rig;
-}
-
-static void end(struct rig *rig)
-{
-    rig_done(rig);
-    free(rig);
-}
-
 static const struct rig_batch plain = {.producer_id = -1};
 
 static void offsets_grow_by_the_messages_of_a_batch(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     uint64_t next = 0;
     for (int i = 1; i < 6; i++) {
@@ -41,13 +27,13 @@ static void offsets_grow_by_the_messages_of_a_batch(void **state)
         assert_int_equal(read->entries[i].count, i + 1);
         at += i + 1;
     }
-    end(rig);
+    rig_end(rig);
 }
 
 static void an_answer_waits_for_the_disk_unless_it_need_not(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     rig_run(rig, 50);
     uint8_t memory[1024];
@@ -70,13 +56,13 @@ static void an_answer_waits_for_the_disk_unless_it_need_not(void **state)
     rig_run(rig, 20);
     assert_null(rig_next(rig, EVENT_ANSWER, 1));
     assert_int_equal(rig_read(rig, p, (struct rig_read){0})->event.read.count, 3);
-    end(rig);
+    rig_end(rig);
 }
 
 static void what_is_not_safe_yet_has_no_offset_and_cannot_be_deleted(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     rig_produce(rig, p, plain);
     uint8_t memory[1024];
@@ -88,7 +74,7 @@ static void what_is_not_safe_yet_has_no_offset_and_cannot_be_deleted(void **stat
     rig_run(rig, 20);
     assert_int_equal(rig_ask(rig, latest).value, 2);
     assert_int_equal(rig_ask(rig, trim).err, ERR_NONE);
-    end(rig);
+    rig_end(rig);
 }
 
 static void acknowledged_batches_survive_a_power_cut(void **state)
@@ -134,7 +120,7 @@ static void producers_are_known_after_a_restart(void **state)
 {
     (void)state;
     for (int orderly = 0; orderly < 2; orderly++) {
-        struct rig *rig = begin(1);
+        struct rig *rig = rig_begin(1);
         uint64_t p = rig_topic(rig, "t", (struct args){0});
         for (int i = 0; i < 3; i++)
             rig_produce(
@@ -166,14 +152,14 @@ static void producers_are_known_after_a_restart(void **state)
         event =
             rig_produce(rig, p, (struct rig_batch){.producer_id = 7, .epoch = 2, .sequence = 99});
         assert_int_equal(event.err, ERR_NONE);
-        end(rig);
+        rig_end(rig);
     }
 }
 
 static void producer_ids_are_given_once(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t last = 0;
     for (int life = 0; life < 4; life++) {
         for (int i = 0; i < 3; i++) {
@@ -188,13 +174,13 @@ static void producer_ids_are_given_once(void **state)
             rig_open(rig);
         }
     }
-    end(rig);
+    rig_end(rig);
 }
 
 static void what_is_no_batch_is_refused(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     uint8_t memory[1024];
     struct command command = rig_append_command(rig, p, plain, memory, sizeof memory);
@@ -205,7 +191,7 @@ static void what_is_no_batch_is_refused(void **state)
     assert_int_equal(rig_ask(rig, command).err, ERR_INVALID);
     command.object = p + 1000;
     assert_int_equal(rig_ask(rig, command).err, ERR_NOT_FOUND);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Reads ---- */
@@ -213,7 +199,7 @@ static void what_is_no_batch_is_refused(void **state)
 static void a_read_ends_at_its_size(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     for (int i = 0; i < 5; i++)
         rig_produce(rig, p, (struct rig_batch){.producer_id = -1, .count = 2, .value_bytes = 400});
@@ -228,13 +214,13 @@ static void a_read_ends_at_its_size(void **state)
     assert_int_equal(rig_read(rig, p, read)->entries[0].base, 2);
     read.offset = 10;
     assert_int_equal(rig_read(rig, p, read)->event.read.count, 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_read_waits_for_enough_until_its_deadline(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     rig_produce(rig, p, plain);
     size_t len = rig_read(rig, p, (struct rig_read){0})->entries[0].len;
@@ -258,13 +244,13 @@ static void a_read_waits_for_enough_until_its_deadline(void **state)
     assert_null(rig_next(rig, EVENT_READ, 5));
     rig_run(rig, 20);
     assert_int_equal(rig_next(rig, EVENT_READ, 5)->event.read.count, 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_read_does_not_wait_with_as_many_entries_as_it_takes(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     for (int i = 0; i < 5000; i++) {
         uint8_t memory[256];
@@ -275,13 +261,13 @@ static void a_read_does_not_wait_with_as_many_entries_as_it_takes(void **state)
     rig_run(rig, 100);
     struct rig_read read = {.min_bytes = 8 << 20, .max_bytes = 8 << 20, .wait_ms = 60000};
     assert_int_equal(rig_read(rig, p, read)->event.read.count, 4096);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_read_is_stopped_or_goes_with_its_connection(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     struct rig_read read = {.min_bytes = 1, .wait_ms = 10000};
     uint64_t tag = rig_read_start(rig, p, 5, read);
@@ -296,13 +282,13 @@ static void a_read_is_stopped_or_goes_with_its_connection(void **state)
     rig_run(rig, 5);
     assert_null(rig_next(rig, EVENT_READ, 6));
     assert_int_equal(rig_next(rig, EVENT_READ, 7)->event.read.count, 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void reads_out_of_range_say_so(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     for (int i = 0; i < 6; i++)
         rig_produce(rig, p, plain);
@@ -318,13 +304,13 @@ static void reads_out_of_range_say_so(void **state)
     assert_int_equal(event->event.read.first_offset, 4);
     rig_read_start(rig, p + 1000, 9, (struct rig_read){0});
     assert_int_equal(rig_next(rig, EVENT_READ, 9)->event.err, ERR_NOT_FOUND);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_topic_that_goes_answers_its_readers(void **state)
 {
     (void)state;
-    struct rig *rig = begin(2);
+    struct rig *rig = rig_begin(2);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     rig_produce(rig, p, plain);
     rig_read_start(rig, p, 5, (struct rig_read){.min_bytes = 1000, .wait_ms = 10000});
@@ -340,7 +326,7 @@ static void a_topic_that_goes_answers_its_readers(void **state)
     uint64_t other = rig_topic(rig, "t", (struct args){0});
     assert_int_not_equal(other, p);
     assert_int_equal(rig_produce(rig, other, plain).value, 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static uint64_t offset_of(struct rig *rig, uint64_t p, enum offset_query query, int64_t time_ms)
@@ -354,7 +340,7 @@ static uint64_t offset_of(struct rig *rig, uint64_t p, enum offset_query query, 
 static void offsets_are_found_by_place_and_time(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     assert_int_equal(offset_of(rig, p, OFFSET_EARLIEST, 0), 0);
     assert_int_equal(offset_of(rig, p, OFFSET_LATEST, 0), 0);
@@ -368,7 +354,7 @@ static void offsets_are_found_by_place_and_time(void **state)
     assert_true(offset_of(rig, p, OFFSET_AT_TIME, 1250) <= 3);
     assert_int_equal(offset_of(rig, p, OFFSET_AT_TIME, 0), 0);
     assert_int_equal(offset_of(rig, p, OFFSET_AT_TIME, 5000), UINT64_MAX);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- What goes ---- */
@@ -376,7 +362,7 @@ static void offsets_are_found_by_place_and_time(void **state)
 static void records_are_deleted_up_to_an_offset(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     for (int i = 0; i < 5; i++)
         rig_produce(rig, p, (struct rig_batch){.producer_id = -1, .count = 2});
@@ -393,14 +379,14 @@ static void records_are_deleted_up_to_an_offset(void **state)
     trim.offsets.offset = UINT64_MAX; /* all */
     assert_int_equal(rig_ask(rig, trim).value, 10);
     assert_int_equal(rig_produce(rig, p, plain).value, 10);
-    end(rig);
+    rig_end(rig);
 }
 
 static void retention_by_size_and_age_keeps_the_newest(void **state)
 {
     (void)state;
     for (int by_age = 0; by_age < 2; by_age++) {
-        struct rig *rig = begin(1);
+        struct rig *rig = rig_begin(1);
         uint64_t p = rig_topic(rig, "t",
                                rig_args(by_age ? rig_text("retention.ms", "60000")
                                                : rig_text("retention.bytes", "20000")));
@@ -415,14 +401,14 @@ static void retention_by_size_and_age_keeps_the_newest(void **state)
         assert_true(offset_of(rig, p, OFFSET_EARLIEST, 0) >= first);
         assert_true(offset_of(rig, p, OFFSET_EARLIEST, 0) < 40);
         assert_int_equal(offset_of(rig, p, OFFSET_LATEST, 0), 40);
-        end(rig);
+        rig_end(rig);
     }
 }
 
 static void retention_comes_to_many_partitions(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     struct catalog_request request = {
         .op = CATALOG_CREATE_TOPIC,
         .name = slice_of("t"),
@@ -437,7 +423,7 @@ static void retention_comes_to_many_partitions(void **state)
     rig_run(rig, 65000);
     for (uint32_t i = 0; i < 700; i++)
         assert_int_equal(offset_of(rig, topic->partitions[i], OFFSET_EARLIEST, 0), 1);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Messages of queues' publishers ---- */
@@ -445,7 +431,7 @@ static void retention_comes_to_many_partitions(void **state)
 static void a_message_published_to_a_topic_survives_before_any_checkpoint(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     uint64_t q = rig_plain_queue(rig, "q");
     uint64_t both[] = {q, p};
@@ -459,14 +445,14 @@ static void a_message_published_to_a_topic_survives_before_any_checkpoint(void *
     assert_int_equal(offset_of(rig, p, OFFSET_LATEST, 0), 4);
     assert_int_equal(rig_read(rig, p, (struct rig_read){0})->event.read.count, 4);
     assert_int_equal(rig_ready(rig, q, NULL), 3);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_topic_leads_on_to_queues(void **state)
 {
     (void)state;
     for (uint32_t cells = 1; cells <= 3; cells += 2) {
-        struct rig *rig = begin(cells);
+        struct rig *rig = rig_begin(cells);
         uint64_t p = rig_topic(rig, "t", (struct args){0});
         uint64_t q = rig_plain_queue(rig, "q");
         rig_bind(rig, "t", TARGET_QUEUE, "q", "");
@@ -475,14 +461,14 @@ static void a_topic_leads_on_to_queues(void **state)
         rig_publish_to(rig, targets, 1, (struct rig_message){.text = "x"});
         rig_run(rig, 50);
         assert_int_equal(rig_ready(rig, q, NULL), 4);
-        end(rig);
+        rig_end(rig);
     }
 }
 
 static void a_producer_is_answered_when_a_copy_found_no_memory(void **state)
 {
     (void)state;
-    struct rig *rig = begin(3);
+    struct rig *rig = rig_begin(3);
     uint64_t p = rig_topic(rig, "t", (struct args){0});
     uint64_t q = rig_plain_queue(rig, "q");
     assert_int_not_equal(cell_of(p, 3), cell_of(q, 3));
@@ -497,7 +483,7 @@ static void a_producer_is_answered_when_a_copy_found_no_memory(void **state)
     assert_int_equal(rig_produce(rig, p, batch).err, ERR_NONE);
     rig_run(rig, 50);
     assert_int_equal(rig_ready(rig, q, NULL), 2);
-    end(rig);
+    rig_end(rig);
 }
 
 int main(void)

@@ -1,26 +1,12 @@
 /* Consumers: leases settled, returned and rejected, credit, turns, GET. */
 #include "core/cell_steps.h"
 
-static struct rig *begin(uint32_t cells)
-{
-    struct rig *rig = malloc(sizeof *rig);
-    rig_init(rig, 1, cells);
-    rig_open(rig);
-    return rig;
-}
-
-static void end(struct rig *rig)
-{
-    rig_done(rig);
-    free(rig);
-}
-
 /* ---- Leases ---- */
 
 static void a_message_is_delivered_settled_and_gone(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 2);
     rig_subscribe(rig, q, 5, 9, 0, 0);
@@ -36,13 +22,13 @@ static void a_message_is_delivered_settled_and_gone(void **state)
     assert_int_equal(rig_ready(rig, q, NULL), 1);
     rig_subscribe(rig, q, 6, 9, 0, 0);
     assert_int_equal(rig_got(rig, 6, "2")->count, 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void confirmed_messages_survive_a_power_cut_and_settled_ones_stay_away(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 9);
     rig_subscribe(rig, q, 5, 1, 0, 0);
@@ -62,13 +48,13 @@ static void confirmed_messages_survive_a_power_cut_and_settled_ones_stay_away(vo
     for (int i = 0; i < 6; i++)
         rig_got(rig, 6, left[i]);
     rig_got_nothing(rig, 6);
-    end(rig);
+    rig_end(rig);
 }
 
 static void returned_messages_keep_their_place_and_count(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 5);
     rig_subscribe(rig, q, 5, 1, 4, 0);
@@ -90,13 +76,13 @@ static void returned_messages_keep_their_place_and_count(void **state)
     assert_int_equal(rig_got(rig, 6, "3")->count, 1);
     rig_got(rig, 6, "4");
     rig_got(rig, 6, "5");
-    end(rig);
+    rig_end(rig);
 }
 
 static void what_the_client_never_saw_does_not_count(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 0);
     rig_subscribe(rig, q, 5, 1, 1, 0);
@@ -109,13 +95,13 @@ static void what_the_client_never_saw_does_not_count(void **state)
                                    .data = slice_make(&range, sizeof range)});
     rig_run(rig, 1);
     assert_int_equal(rig_got(rig, 5, "0")->count, 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void nobody_settles_the_leases_of_another(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 1);
     rig_subscribe(rig, q, 5, 1, 0, 0);
@@ -126,26 +112,26 @@ static void nobody_settles_the_leases_of_another(void **state)
     assert_int_equal(rig_ready(rig, q, NULL), 0);
     rig_conn_gone(rig, 5);
     assert_int_equal(rig_ready(rig, q, NULL), 2);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_settle_of_everything_ends(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 9);
     rig_subscribe(rig, q, 5, 1, 0, 0);
     rig_settle(rig, q, 5, 0, UINT64_MAX);
     rig_conn_gone(rig, 5);
     assert_int_equal(rig_ready(rig, q, NULL), 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_consumer_that_does_not_acknowledge_settles_by_receiving(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 4);
     rig_subscribe(rig, q, 5, 1, 2, SUBSCRIBE_NO_ACK); /* prefetch means nothing to it */
@@ -154,13 +140,13 @@ static void a_consumer_that_does_not_acknowledge_settles_by_receiving(void **sta
     rig_run(rig, 50);
     rig_restart(rig, SIM_POWER_CUT);
     assert_int_equal(rig_ready(rig, q, NULL), 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void what_is_rejected_is_settled_before_the_next_command(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 0);
     rig_subscribe(rig, q, 5, 1, 0, 0);
@@ -173,13 +159,13 @@ static void what_is_rejected_is_settled_before_the_next_command(void **state)
     char owed[100];
     rig_owed(rig, q, owed, sizeof owed);
     assert_string_equal(owed, "durable bytes 0:");
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_cancelled_consumer_keeps_its_leases(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 1);
     rig_subscribe(rig, q, 5, 1, 1, 0);
@@ -197,13 +183,13 @@ static void a_cancelled_consumer_keeps_its_leases(void **state)
     rig_got_nothing(rig, 5);
     rig_conn_gone(rig, 5);
     assert_int_equal(rig_ready(rig, q, NULL), 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_channel_that_goes_gives_back_its_own(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 1);
     for (uint16_t channel = 1; channel <= 2; channel++)
@@ -223,7 +209,7 @@ static void a_channel_that_goes_gives_back_its_own(void **state)
     uint64_t consumers;
     assert_int_equal(rig_ready(rig, q, &consumers), 1);
     assert_int_equal(consumers, 1);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Credit and turns ---- */
@@ -231,7 +217,7 @@ static void a_channel_that_goes_gives_back_its_own(void **state)
 static void prefetch_bounds_what_is_leased(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 9);
     rig_subscribe(rig, q, 5, 1, 3, 0);
@@ -242,13 +228,13 @@ static void prefetch_bounds_what_is_leased(void **state)
     rig_got(rig, 5, "3");
     rig_got(rig, 5, "4");
     rig_got_nothing(rig, 5);
-    end(rig);
+    rig_end(rig);
 }
 
 static void the_window_bounds_what_was_not_sent_out(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 9);
     struct command subscribe = {.type = COMMAND_SUBSCRIBE,
@@ -274,7 +260,7 @@ static void the_window_bounds_what_was_not_sent_out(void **state)
     rig_got(rig, 5, "3");
     rig_got(rig, 5, "4");
     rig_got_nothing(rig, 5);
-    end(rig);
+    rig_end(rig);
 }
 
 static void what_is_out_with_consumers_is_bounded_by_memory(void **state)
@@ -300,13 +286,13 @@ static void what_is_out_with_consumers_is_bounded_by_memory(void **state)
     rig_conn_gone(rig, 6);
     assert_int_equal(rig_ready(rig, q, NULL), 1050);
     assert_int_equal(rig_cell(rig, q)->leases, 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void consumers_take_turns(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     for (uint64_t conn = 5; conn < 8; conn++)
         rig_subscribe(rig, q, conn, 1, conn == 6 ? 1 : 0, 0);
@@ -322,7 +308,7 @@ static void consumers_take_turns(void **state)
         }
         rig_got_nothing(rig, 5 + (uint64_t)c);
     }
-    end(rig);
+    rig_end(rig);
 }
 
 static void subscribe_with_priority(struct rig *rig, uint64_t q, uint64_t conn, int32_t priority,
@@ -341,7 +327,7 @@ static void subscribe_with_priority(struct rig *rig, uint64_t q, uint64_t conn, 
 static void higher_priorities_come_first_while_they_have_credit(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     subscribe_with_priority(rig, q, 5, 0, 0);
     subscribe_with_priority(rig, q, 6, 10, 2);
@@ -358,13 +344,13 @@ static void higher_priorities_come_first_while_they_have_credit(void **state)
     rig_run(rig, 1);
     rig_got(rig, 7, "5");
     rig_got(rig, 5, "6");
-    end(rig);
+    rig_end(rig);
 }
 
 static void one_of_very_many_consumers_gets_credit(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     enum { MANY = 3000 };
     for (uint64_t i = 0; i < MANY; i++) {
@@ -389,13 +375,13 @@ static void one_of_very_many_consumers_gets_credit(void **state)
     rig_conn_gone(rig, 6);
     rig_conn_gone(rig, 5);
     assert_int_equal(rig_ready(rig, q, NULL), 2001); /* all but what 7 holds */
-    end(rig);
+    rig_end(rig);
 }
 
 static void an_exclusive_consumer_is_alone(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     struct command subscribe = {.type = COMMAND_SUBSCRIBE,
                                 .asker = {.conn = 5, .channel = 1},
@@ -411,13 +397,13 @@ static void an_exclusive_consumer_is_alone(void **state)
     assert_int_equal(rig_ask(rig, subscribe).err, ERR_EXCLUSIVE_USE);
     rig_conn_gone(rig, 6);
     assert_int_equal(rig_ask(rig, subscribe).err, ERR_NONE);
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_single_active_consumer_is_followed_when_it_goes(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(rig, "q", rig_args(rig_flag("x-single-active-consumer", true)));
     rig_subscribe(rig, q, 5, 1, 2, 0);
     subscribe_with_priority(rig, q, 6, 0, 0);
@@ -435,7 +421,7 @@ static void a_single_active_consumer_is_followed_when_it_goes(void **state)
     for (int i = 1; i <= 5; i++)
         rig_got(rig, 7, (const char *[]){"1", "2", "3", "4", "5"}[i - 1]);
     rig_got_nothing(rig, 6);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- GET ---- */
@@ -443,7 +429,7 @@ static void a_single_active_consumer_is_followed_when_it_goes(void **state)
 static void get_takes_one_message(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_get(rig, q, 5, false, NULL);
     rig_publish_run(rig, q, 0, 2);
@@ -458,7 +444,7 @@ static void get_takes_one_message(void **state)
     rig_run(rig, 50);
     rig_restart(rig, SIM_POWER_CUT);
     assert_int_equal(rig_ready(rig, q, NULL), 0);
-    end(rig);
+    rig_end(rig);
 }
 
 int main(void)

@@ -1,26 +1,12 @@
 /* A queue's life: its limits, what expires, purging and deletion, what a restart keeps. */
 #include "core/cell_steps.h"
 
-static struct rig *begin(uint32_t cells)
-{
-    struct rig *rig = malloc(sizeof *rig);
-    rig_init(rig, 1, cells);
-    rig_open(rig);
-    return rig;
-}
-
-static void end(struct rig *rig)
-{
-    rig_done(rig);
-    free(rig);
-}
-
 /* ---- Limits ---- */
 
 static void over_its_length_a_queue_drops_its_head(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-max-length", 3)));
     rig_publish_run(rig, q, 0, 9);
     rig_run(rig, 5);
@@ -36,13 +22,13 @@ static void over_its_length_a_queue_drops_its_head(void **state)
     rig_got(rig, 6, "10");
     rig_got(rig, 6, "11");
     rig_got(rig, 6, "12");
-    end(rig);
+    rig_end(rig);
 }
 
 static void over_its_bytes_it_drops_no_more_than_it_must(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-max-length-bytes", 20)));
     for (int i = 0; i < 10; i++)
         rig_publish(rig, q,
@@ -64,13 +50,13 @@ static void over_its_bytes_it_drops_no_more_than_it_must(void **state)
     rig_publish(rig, other, "larger than the limit by itself");
     rig_run(rig, 5);
     assert_int_equal(rig_ready(rig, other, NULL), 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void or_it_rejects_what_is_published(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(
         rig, "q", rig_args(rig_int("x-max-length", 2), rig_text("x-overflow", "reject-publish")));
     uint64_t seqs[4];
@@ -84,7 +70,7 @@ static void or_it_rejects_what_is_published(void **state)
     uint64_t seq = rig_publish_to(rig, &q, 1, (struct rig_message){.text = "x", .conn = 3});
     rig_run(rig, 50);
     assert_int_equal(rig_confirmed(rig, 3, seq), ERR_NONE);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Time ---- */
@@ -92,7 +78,7 @@ static void or_it_rejects_what_is_published(void **state)
 static void messages_expire_by_the_queues_time(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-message-ttl", 100)));
     rig_publish_run(rig, q, 0, 0);
     rig_run(rig, 60);
@@ -104,13 +90,13 @@ static void messages_expire_by_the_queues_time(void **state)
     rig_run(rig, 50);
     rig_restart(rig, SIM_POWER_CUT);
     assert_int_equal(rig_ready(rig, q, NULL), 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void messages_expire_by_their_own_time_at_the_head(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_to(rig, &q, 1, (struct rig_message){.text = "0", .expiry_ms = 500});
     rig_publish_to(rig, &q, 1, (struct rig_message){.text = "1", .expiry_ms = 100});
@@ -121,13 +107,13 @@ static void messages_expire_by_their_own_time_at_the_head(void **state)
     rig_run(rig, 300);
     assert_int_equal(rig_ready(rig, q, NULL), 1);
     rig_get(rig, q, 5, true, "2");
-    end(rig);
+    rig_end(rig);
 }
 
 static void an_expired_message_behind_the_head_is_not_delivered(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish(rig, q, "0");
     rig_publish_to(rig, &q, 1, (struct rig_message){.text = "1", .expiry_ms = 100});
@@ -136,13 +122,13 @@ static void an_expired_message_behind_the_head_is_not_delivered(void **state)
     rig_subscribe(rig, q, 5, 1, 0, 0);
     rig_got(rig, 5, "0");
     rig_got(rig, 5, "2");
-    end(rig);
+    rig_end(rig);
 }
 
 static void a_message_lives_to_the_end_of_its_time(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-message-ttl", 100)));
     uint64_t own = rig_plain_queue(rig, "own");
     rig_publish(rig, q, "0");
@@ -157,13 +143,13 @@ static void a_message_lives_to_the_end_of_its_time(void **state)
     rig_got(rig, 5, "2");
     rig_run(rig, 1);
     assert_int_equal(rig_ready(rig, q, NULL), 1);
-    end(rig);
+    rig_end(rig);
 }
 
 static void with_no_time_at_all_a_message_goes_to_who_waits_or_nowhere(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-message-ttl", 0)));
     rig_publish(rig, q, "0");
     rig_run(rig, 5);
@@ -176,13 +162,13 @@ static void with_no_time_at_all_a_message_goes_to_who_waits_or_nowhere(void **st
     rig_settle(rig, q, 5, 0, UINT64_MAX);
     rig_got_nothing(rig, 5);
     assert_int_equal(rig_ready(rig, q, NULL), 0);
-    end(rig);
+    rig_end(rig);
 }
 
 static void an_unused_queue_expires(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-expires", 200)));
     uint64_t used = rig_queue(rig, "used", rig_args(rig_int("x-expires", 200)));
     rig_publish_run(rig, q, 0, 3); /* publishing is no use */
@@ -199,7 +185,7 @@ static void an_unused_queue_expires(void **state)
     assert_false(rig_has_queue(rig, used));
     rig_restart(rig, SIM_POWER_CUT);
     assert_null(catalog_queue(rig->catalog, 0, slice_of("q")));
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Purge and delete ---- */
@@ -207,7 +193,7 @@ static void an_unused_queue_expires(void **state)
 static void a_purge_leaves_what_is_leased(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 9);
     rig_subscribe(rig, q, 5, 1, 4, 0);
@@ -233,13 +219,13 @@ static void a_purge_leaves_what_is_leased(void **state)
     rig_subscribe(rig, q, 6, 1, 0, 0);
     for (int i = 0; i < 4; i++)
         rig_got(rig, 6, (const char *[]){"0", "3", "4", "10"}[i]);
-    end(rig);
+    rig_end(rig);
 }
 
 static void deletion_has_its_conditions(void **state)
 {
     (void)state;
-    struct rig *rig = begin(2);
+    struct rig *rig = rig_begin(2);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 1);
     rig_subscribe(rig, q, 5, 1, 1, 0);
@@ -259,13 +245,13 @@ static void deletion_has_its_conditions(void **state)
     rig_restart(rig, SIM_POWER_CUT);
     assert_false(rig_has_queue(rig, q));
     assert_null(catalog_queue(rig->catalog, 0, slice_of("q")));
-    end(rig);
+    rig_end(rig);
 }
 
 static void an_auto_delete_queue_goes_before_its_last_cancel_is_answered(void **state)
 {
     (void)state;
-    struct rig *rig = begin(2);
+    struct rig *rig = rig_begin(2);
     uint64_t q = rig_request(rig, (struct catalog_request){.op = CATALOG_DECLARE_QUEUE,
                                                            .name = slice_of("q"),
                                                            .durable = true,
@@ -283,13 +269,13 @@ static void an_auto_delete_queue_goes_before_its_last_cancel_is_answered(void **
     cancel.subscribe.consumer = 2;
     assert_int_equal(rig_ask(rig, cancel).err, ERR_NONE);
     assert_false(rig_has_queue(rig, q));
-    end(rig);
+    rig_end(rig);
 }
 
 static void what_is_published_to_a_queue_about_to_go_is_kept_until_it_goes(void **state)
 {
     (void)state;
-    struct rig *rig = begin(2);
+    struct rig *rig = rig_begin(2);
     uint64_t q = rig_request(rig, (struct catalog_request){.op = CATALOG_DECLARE_QUEUE,
                                                            .name = slice_of("q"),
                                                            .durable = true,
@@ -311,13 +297,13 @@ static void what_is_published_to_a_queue_about_to_go_is_kept_until_it_goes(void 
     assert_int_equal(rig_confirmed(rig, 3, seq), ERR_NONE);
     rig_restart(rig, SIM_POWER_CUT);
     rig_get(rig, q, 6, true, "0");
-    end(rig);
+    rig_end(rig);
 }
 
 static void exclusive_queues_go_with_their_connection(void **state)
 {
     (void)state;
-    struct rig *rig = begin(2);
+    struct rig *rig = rig_begin(2);
     uint64_t ids[150];
     for (int i = 0; i < 150; i++) {
         char name[16];
@@ -332,7 +318,7 @@ static void exclusive_queues_go_with_their_connection(void **state)
     rig_run(rig, 10);
     for (int i = 0; i < 150; i++)
         assert_false(rig_has_queue(rig, ids[i]));
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- What is not found ---- */
@@ -340,7 +326,7 @@ static void exclusive_queues_go_with_their_connection(void **state)
 static void a_message_that_is_not_found_is_looked_for_once_more_and_reported(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 3);
     struct queue *queue = map_get(&rig->cell[0]->queues, q);
@@ -359,7 +345,7 @@ static void a_message_that_is_not_found_is_looked_for_once_more_and_reported(voi
     assert_int_equal(queue->ledger.count, 2);
     assert_int_equal(rig_ready(rig, q, NULL), 0);
     assert_int_equal(cell_deadline(rig->cell[0]) > sim_now_ms(rig->sim) + 100, true);
-    end(rig);
+    rig_end(rig);
 }
 
 /* ---- Transient messages ---- */
@@ -368,7 +354,7 @@ static void transient_messages_are_lost_at_restart_and_leave_no_trace(void **sta
 {
     (void)state;
     for (int checkpoint = 0; checkpoint < 2; checkpoint++) {
-        struct rig *rig = begin(1);
+        struct rig *rig = rig_begin(1);
         uint64_t q = rig_plain_queue(rig, "q");
         for (int i = 0; i < 12; i++) {
             char text[16];
@@ -397,14 +383,14 @@ static void transient_messages_are_lost_at_restart_and_leave_no_trace(void **sta
         for (size_t i = 0; i < sizeof left / sizeof *left; i++)
             rig_got(rig, 6, left[i]);
         rig_got_nothing(rig, 6);
-        end(rig);
+        rig_end(rig);
     }
 }
 
 static void a_transient_queue_keeps_nothing(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_request(
         rig, (struct catalog_request){.op = CATALOG_DECLARE_QUEUE, .name = slice_of("q")});
     uint64_t seq = rig_publish_to(rig, &q, 1, (struct rig_message){.text = "0", .conn = 3});
@@ -419,14 +405,14 @@ static void a_transient_queue_keeps_nothing(void **state)
     rig_open(rig);
     assert_null(catalog_queue(rig->catalog, 0, slice_of("q")));
     assert_int_equal(rig->cell[0]->queues.count, 0);
-    end(rig);
+    rig_end(rig);
 }
 
 /* What is settled while the disk is full stays settled, though nothing could be written. */
 static void a_full_disk_forgets_no_settle(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_subscribe(rig, q, 5, 1, 0, 0);
     sim_disk_limit(rig->sim, 0, 1 << 20);
@@ -453,14 +439,14 @@ static void a_full_disk_forgets_no_settle(void **state)
     rig_stop(rig);
     rig_open(rig);
     assert_int_equal(rig_ready(rig, q, NULL), owed - settled);
-    end(rig);
+    rig_end(rig);
 }
 
 /* Its deletion finds no room in the journal: meanwhile it serves who comes, and later it goes. */
 static void an_unused_queue_outlives_a_full_disk_and_not_for_ever(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t big = rig_plain_queue(rig, "big");
     uint64_t q = rig_queue(rig, "q", rig_args(rig_int("x-expires", 5000)));
     rig_publish_run(rig, q, 0, 1);
@@ -486,26 +472,26 @@ static void an_unused_queue_outlives_a_full_disk_and_not_for_ever(void **state)
     sim_disk_limit(rig->sim, 0, 0);
     rig_run(rig, 20000);
     assert_null(catalog_queue(rig->catalog, 0, slice_of("q")));
-    end(rig);
+    rig_end(rig);
 }
 
 static void messages_are_written_soon_though_nobody_waits(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 2);
     rig_run(rig, 50);
     rig_restart(rig, SIM_POWER_CUT);
     assert_int_equal(rig_ready(rig, q, NULL), 3);
-    end(rig);
+    rig_end(rig);
 }
 
 /* It would be gone in memory and come back after the start, which has nothing to say why. */
 static void what_is_settled_during_a_stop_is_not(void **state)
 {
     (void)state;
-    struct rig *rig = begin(1);
+    struct rig *rig = rig_begin(1);
     uint64_t q = rig_plain_queue(rig, "q");
     rig_publish_run(rig, q, 0, 2);
     rig_subscribe(rig, q, 5, 1, 0, 0);
@@ -523,7 +509,7 @@ static void what_is_settled_during_a_stop_is_not(void **state)
     rig_owed(rig, q, after, sizeof after);
     assert_string_equal(before, after);
     assert_int_equal(rig_ready(rig, q, NULL), 2);
-    end(rig);
+    rig_end(rig);
 }
 
 int main(void)

@@ -2,11 +2,10 @@
  * volatile ones between them keep their place. */
 #include "store/checkpoint_rig.h"
 
-static void entries_that_left_memory_are_copied_from_the_journal(void **state)
+/* One journal file of which most has left memory. */
+static struct rig *beyond_memory(struct world **out)
 {
-    (void)state;
-    struct world *world;
-    struct rig *rig = world_create(&world, 1);
+    struct rig *rig = world_create(out, 1);
     rig->size = 3000;
     rig->memory_limit = 1u << 20;
     rig->segment_bytes = 64u << 20;
@@ -15,6 +14,14 @@ static void entries_that_left_memory_are_copied_from_the_journal(void **state)
         append(rig, 100);
         flush(rig);
     }
+    return rig;
+}
+
+static void entries_that_left_memory_are_copied_from_the_journal(void **state)
+{
+    (void)state;
+    struct world *world;
+    struct rig *rig = beyond_memory(&world);
     checkpoint(rig);
     assert_true(rig_verify(rig) > 0);
     rig_tick(rig, 0); /* what was read back stays until a turn ends */
@@ -28,15 +35,7 @@ static void damage_in_the_journal_is_not_copied(void **state)
 {
     (void)state;
     struct world *world;
-    struct rig *rig = world_create(&world, 1);
-    rig->size = 3000;
-    rig->memory_limit = 1u << 20;
-    rig->segment_bytes = 64u << 20;
-    assert_int_equal(rig_open(rig), ERR_NONE);
-    for (int i = 0; i < 50; i++) {
-        append(rig, 100);
-        flush(rig);
-    }
+    struct rig *rig = beyond_memory(&world);
     struct double_name *name = double_find(rig->disk->now, RIG_PATH "/journal-0000000000000000");
     name->inode->data[JOURNAL_HEADER_BYTES + 900000] ^= 4;
     rig_tick(rig, 1);
