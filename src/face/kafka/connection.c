@@ -23,8 +23,7 @@ static void idle_watch(struct kafka *kafka, int64_t now_ms)
     }
     conn_log(kafka->conn, "info", "event=\"idle connection closed\" idle_s=%u",
              conn_config(kafka->conn)->idle_s);
-    kafka->closing = true;
-    conn_close(kafka->conn, true);
+    requests_end(kafka, true);
 }
 
 static void *connection_open(struct conn *conn)
@@ -49,8 +48,7 @@ static size_t connection_input(void *self, const uint8_t *data, size_t len)
         if (size > conn_config(kafka->conn)->max_request_bytes) {
             conn_log(kafka->conn, "warn", "event=\"request refused\" reason=\"too large\" bytes=%u",
                      size);
-            kafka->closing = true;
-            conn_close(kafka->conn, true);
+            requests_end(kafka, true);
             break;
         }
         if (len - used - LENGTH_BYTES < size) {

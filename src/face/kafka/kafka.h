@@ -134,6 +134,8 @@ void request_timer_set(struct kafka *kafka, int64_t at_ms);
 void requests_expire(struct kafka *kafka, int64_t now_ms);
 /* Sends every response whose turn has come. */
 void requests_send(struct kafka *kafka);
+/* No more requests are taken: closes the connection, which is to happen once. */
+void requests_end(struct kafka *kafka, bool flush);
 /* The connection is gone. */
 void requests_drop(struct kafka *kafka);
 /* Takes or refuses further input as in-flight requests and output say. */

@@ -178,7 +178,7 @@ void request_silent(struct request *request)
     request->stage = REQUEST_SILENT;
 }
 
-static void connection_end(struct kafka *kafka, bool flush)
+void requests_end(struct kafka *kafka, bool flush)
 {
     if (kafka->closing)
         return;
@@ -193,7 +193,7 @@ void request_fail(struct request *request, const char *why)
              request->api ? request->api->name : "none", request->version, why);
     conn_count(request->kafka->conn, METRIC_KAFKA_ERRORS_REQUEST, 1);
     request->stage = REQUEST_SILENT;
-    connection_end(request->kafka, true);
+    requests_end(request->kafka, true);
 }
 
 /* ---- Responses ---- */
@@ -292,7 +292,7 @@ void requests_send(struct kafka *kafka)
         request_retire(kafka);
         kafka->active_ms = conn_now_ms(kafka->conn);
         if (closes)
-            connection_end(kafka, true);
+            requests_end(kafka, true);
     }
     kafka->sending = false;
     requests_throttle(kafka);
@@ -407,7 +407,7 @@ static void request_read(struct request *request, struct slice frame)
                  header.api_version);
         conn_count(kafka->conn, METRIC_KAFKA_ERRORS_REQUEST, 1);
         request->stage = REQUEST_SILENT;
-        connection_end(kafka, true);
+        requests_end(kafka, true);
         return;
     }
     if (request->api->key != KAFKA_PRODUCE && frame.len > SMALL_REQUEST_BYTES_MAX) {
@@ -440,7 +440,7 @@ void request_take(struct kafka *kafka, struct slice frame)
 {
     struct request *request = request_create(kafka);
     if (request == NULL) {
-        connection_end(kafka, false);
+        requests_end(kafka, false);
         return;
     }
     request_read(request, frame);
